@@ -1,0 +1,1 @@
+"""llmkit: train, sample, serve and measure language models from one command line."""

@@ -1,0 +1,33 @@
+"""What workflow and reward plugins promise."""
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Protocol
+
+from llmkit.types import Record, Rollout, SamplingParams
+
+if TYPE_CHECKING:
+    from llmkit.engines.inference.contract import InferenceEngine
+    from llmkit.models.policy import TextCodec
+
+
+class Reward(Protocol):
+    """Scores a finished rollout. `build(config) -> Reward` makes one; it may also be an `async` callable."""
+
+    def __call__(self, rollout: Rollout) -> float | Awaitable[float]:
+        """How good `rollout.completion` is as an answer to `rollout.record`: a finite number, more is better.
+
+        Whether an answer is right or wrong is told by 1 and 0 exactly; `eval_accuracy` counts rewards of 1.
+        """
+        ...
+
+
+class Workflow(Protocol):
+    """Makes one rollout of one record. `build(config) -> Workflow` makes one."""
+
+    async def run(
+        self, record: Record, engine: "InferenceEngine", codec: "TextCodec", sampling: SamplingParams, group_id: int
+    ) -> Rollout:
+        """Prompt the engine, in one or several turns, and return what was sampled, token by token, unscored."""
+        ...
+
+

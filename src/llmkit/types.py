@@ -1,0 +1,181 @@
+"""The nouns that every part of llmkit shares. No torch at run time: tensors appear in annotations only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["system", "user", "assistant", "tool"]
+StopReason = Literal["stop", "length", "cancelled"]
+
+
+class Source(NamedTuple):
+    """Where a row came from: a file and a line (from 1), or a data set name and a row (from 1)."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One raw row of a data set, before a formatter has read it."""
+
+    values: Mapping[str, Any]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: what is said.
+        weight: loss weight of this turn's tokens; None leaves it to the run's `train_on` rule, 0 masks it.
+    """
+
+    role: Role
+    content: str
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One example in canonical form.
+
+    Attributes:
+        messages: the conversation; for a preference pair or an RL prompt, the part before the answer.
+        source: where it came from, for error messages and reports.
+        chosen: the preferred continuation of `messages`, when the record is a preference pair.
+        rejected: the dispreferred continuation.
+        answer: the reference answer that rewards compare with, as text.
+        extra: every other column, passed on to rewards and workflows untouched.
+    """
+
+    messages: tuple[Message, ...]
+    source: Source
+    chosen: tuple[Message, ...] = ()
+    rejected: tuple[Message, ...] = ()
+    answer: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A record as token ids.
+
+    Attributes:
+        token_ids: T ids.
+        loss_weights: T weights; `loss_weights[t]` belongs to predicting `token_ids[t]` from what is before it.
+        source: where it came from.
+    """
+
+    token_ids: list[int]
+    loss_weights: list[float]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two answers to one prompt as token ids; both samples begin with the same prompt."""
+
+    chosen: Sample
+    rejected: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How an engine draws tokens.
+
+    Attributes:
+        max_new_tokens: most tokens to draw, the stop token included.
+        temperature: 0 is greedy.
+        top_k: 0 keeps every token.
+        top_p: 1 keeps every token.
+        stop_token_ids: drawing one of these ends the completion; it is part of `Completion.token_ids`.
+        seed: makes the draw repeatable, whatever else is in the engine's batch; None draws a fresh one.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine sampled after one prompt.
+
+    Attributes:
+        token_ids: N sampled ids, the stop token included when there is one.
+        logprobs: N log-probabilities, nats, of the distribution that was sampled from (after temperature, before
+            top-k and top-p, which `SamplingParams` of a training run leave off).
+        versions: N weight versions, one per token.
+        stop_reason: `stop` a stop token was drawn, `length` the limit was reached, `cancelled` the caller or a pause
+            ended it.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    versions: list[int]
+    stop_reason: StopReason
+
+
+@dataclass(slots=True)
+class Rollout:
+    """A prompt, what the policy made of it, and its reward. One or many turns.
+
+    Attributes:
+        token_ids: T ids, prompt and sampled tokens in the order that the model saw them.
+        loss_mask: T flags, 1 where the policy sampled the token, 0 where it was given (prompt, tool results).
+        logprobs: T sampling log-probabilities, 0 where `loss_mask` is 0.
+        versions: T weight versions, -1 where `loss_mask` is 0.
+        stop_reason: how the last turn ended.
+        record: the record it answers.
+        group_id: rollouts of one prompt share it.
+        reward: None until it was scored.
+        prompt: the first prompt as text, special tokens included.
+        completion: everything that was sampled, as text.
+    """
+
+    token_ids: list[int]
+    loss_mask: list[int]
+    logprobs: list[float]
+    versions: list[int]
+    stop_reason: StopReason
+    record: Record
+    group_id: int
+    prompt: str
+    completion: str
+    reward: float | None = None
+
+    @property
+    def completion_length(self) -> int:
+        """Number of sampled tokens."""
+        return sum(self.loss_mask)
+
+
+@dataclass(slots=True)
+class Batch:
+    """B sequences laid end to end without padding, T tokens in all.
+
+    Attributes:
+        token_ids: [T] int64.
+        position_ids: [T] int64, from 0 in each sequence.
+        sequence_ends: B exclusive ends; sequence b is `[sequence_ends[b - 1], sequence_ends[b])`.
+        loss_weights: [T] float32, weight of predicting token t; the first token of a sequence has 0.
+    """
+
+    token_ids: Tensor
+    position_ids: Tensor
+    sequence_ends: list[int]
+    loss_weights: Tensor
