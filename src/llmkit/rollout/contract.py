@@ -7,7 +7,7 @@ from llmkit.types import Record, Rollout, SamplingParams
 
 if TYPE_CHECKING:
     from llmkit.engines.inference.contract import InferenceEngine
-    from llmkit.models.policy import TextCodec
+    from llmkit.data.codec import TextCodec
 
 
 class Reward(Protocol):
