@@ -9,6 +9,7 @@
     ├── EngineError             1  an engine failed while it ran
     ├── RewardError             1  a reward raised or gave no number
     └── TrainingError           1  training cannot go on (NaN loss, disk full)
+    RunInterrupted            130  no error: the user asked to stop and the run has saved itself
 """
 
 
@@ -54,3 +55,13 @@ class TrainingError(LLMKitError):
     """Training cannot go on: the loss is not finite, the disk is full, and so on."""
 
     exit_code = 1
+
+
+class RunInterrupted(Exception):  # noqa: N818 - the run did what it was asked to do; nothing went wrong
+    """A run stopped because SIGINT or SIGTERM asked for it, with its state saved.
+
+    The message says where it was saved and how to go on. `main()` prints it without the word "error" and exits with
+    `exit_code`, the shell's number for a program that was interrupted.
+    """
+
+    exit_code = 130

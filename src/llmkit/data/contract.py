@@ -46,7 +46,28 @@ class Formatter(Protocol):
         ...
 
 
+class Chooser(Protocol):
+    """A formatter that has to see rows before it knows how to read them."""
+
+    def choose(self, rows: Sequence[Row]) -> Formatter:
+        """The formatter for these rows.
+
+        Raises:
+            DataError: none fits, or several do; names them and the option to set.
+        """
+        ...
+
+
+def choose_formatter(formatter: Formatter, dataset: Dataset, num_rows: int = 16) -> Formatter:
+    """The formatter to read `dataset` with: itself, or the one that it chooses by the first `num_rows` rows."""
+    choose = getattr(formatter, "choose", None)
+    if choose is None:
+        return formatter
+    return choose([dataset[index] for index in range(min(num_rows, len(dataset)))])
+
+
 def records(dataset: Dataset, formatter: Formatter) -> Iterator[Record]:
     """Every row of `dataset` as a record, in order."""
+    formatter = choose_formatter(formatter, dataset)
     for index in range(len(dataset)):
         yield formatter.to_record(dataset[index])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from llmkit.types import Completion, SamplingParams
 
 if TYPE_CHECKING:
-    from llmkit.config.schema import ModelConfig
+    from llmkit.config.schema import DeviceConfig, ModelConfig
     from llmkit.models.policy import Policy
 
 
@@ -17,11 +17,13 @@ class EngineContext:
 
     Attributes:
         model: the model to run.
+        device: where and in which precision, for an engine in this process.
         policy: the model in training, for an engine that runs in this process and shares its parameters; None when
             there is no trainer.
     """
 
     model: "ModelConfig"
+    device: "DeviceConfig"
     policy: "Policy | None" = None
 
 

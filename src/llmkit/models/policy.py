@@ -1,0 +1,89 @@
+"""The model in training, or one that only samples, on its device and in its compute type."""
+
+import copy
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmkit.config.schema import DeviceConfig, ModelConfig
+from llmkit.errors import ConfigError
+from llmkit.models.loading import load_model
+from llmkit.models.logprobs import token_logprobs
+from llmkit.types import Batch
+
+
+@dataclass
+class Policy:
+    """A causal language model and how to run it.
+
+    Attributes:
+        model: the model, possibly inside an adapter.
+        device: where its parameters lie.
+        compute_dtype: float32, or bfloat16 for matrix products under autocast.
+        reference: frozen copy of the model that training began with; None for an adapter, whose base model is the
+            reference, and for runs that need none.
+    """
+
+    model: Any
+    device: torch.device
+    compute_dtype: torch.dtype
+    reference: nn.Module | None = None
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the model can take."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Run matrix products in the compute type."""
+        return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+
+    def logprobs(
+        self, batch: Batch, *, temperature: float = 1.0, with_entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """[N] log-probabilities of the supervised tokens, nats, and their entropies when asked for."""
+        with self.autocast():
+            return token_logprobs(self.model, batch, temperature=temperature, with_entropy=with_entropy)
+
+    @torch.no_grad()
+    def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+        """[N] log-probabilities under the model that training began with."""
+        if self.reference is not None:
+            with self.autocast():
+                return token_logprobs(self.reference, batch, temperature=temperature)[0]
+        with self.model.disable_adapter(), self.autocast():
+            return token_logprobs(self.model, batch, temperature=temperature)[0]
+
+    def keep_reference(self) -> None:
+        """Freeze a copy of the model as it is now; an adapter needs none, since it can be switched off."""
+        if not hasattr(self.model, "disable_adapter"):
+            self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+
+
+def load_policy(model: ModelConfig, device: DeviceConfig) -> Policy:
+    """Load a model onto its device.
+
+    Raises:
+        ModelError: the checkpoint cannot be loaded.
+        ConfigError: the device is not there.
+    """
+    place = torch_device(device)
+    return Policy(load_model(model).to(place), place, getattr(torch, device.compute_dtype))
+
+
+def torch_device(config: DeviceConfig) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        ConfigError: the device that was asked for is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if config.device == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[config.device]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise ConfigError(f"device.device={config.device}: PyTorch finds no such device here; available: {there}")
+    return torch.device(config.device)
