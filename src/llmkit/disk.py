@@ -38,13 +38,18 @@ def is_disk_full(error: BaseException) -> bool:
 def write_failure(path: Path, error: BaseException) -> TrainingError:
     """The error to show when writing `path` failed."""
     if is_disk_full(error):
-        free = format_bytes(free_bytes(path.parent))
-        return TrainingError(
-            f"{path}: no space left ({free} free on this file system). What was saved before is intact: "
-            "make room and go on with --resume"
-        )
+        return no_space(path)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return TrainingError(f"{path}: cannot be written: {reason}")
+
+
+def no_space(path: Path) -> TrainingError:
+    """The error to show when the disk was full while `path` was written."""
+    free = format_bytes(free_bytes(path.parent))
+    return TrainingError(
+        f"{path}: no space left ({free} free on this file system). What was saved before is intact: "
+        "make room and go on with --resume"
+    )
 
 
 @contextmanager

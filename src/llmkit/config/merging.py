@@ -10,8 +10,8 @@ from typing import Any
 
 from llmkit.config.changes import Change
 from llmkit.config.section import PluginKind, Section
-from llmkit.config.shape import MISSING, Slot, chosen_name, default_at, slot_at
-from llmkit.config.tree import DEFAULT, KeyPath, Node, Origin, dotted, from_plain, wrap
+from llmkit.config.shape import Slot, chosen_name, default_at, slot_at
+from llmkit.config.tree import DEFAULT, KeyPath, Node, dotted, from_plain, wrap
 from llmkit.errors import ConfigError
 
 REFERENCE_START = "${"
@@ -19,7 +19,7 @@ REFERENCE_START = "${"
 
 def merge(lower: Node, upper: Node, slot: Slot | None) -> Node:
     """`upper` over `lower`; `slot` is what the schema has here, None when it has nothing."""
-    if slot is not None and slot.kind is not None and not lower.is_list and not upper.is_list:
+    if slot is not None and slot.kind is not None and slot.is_plugin:
         lower, upper = as_plugin_section(lower), as_plugin_section(upper)
         if upper.is_section and lower.is_section and _chooses_another(lower, upper, slot.kind):
             return upper
@@ -76,21 +76,30 @@ def _named(lower: Node, upper: Node) -> Node:
 
 def _chooses(change: Change, schema: type[Section]) -> bool:
     """Whether the change names a plugin, or resets the section of one."""
-    for path in (change.path, change.path[:-1] if change.path[-1:] == ("name",) else ()):
-        slot = slot_at(schema, path) if path else None
-        if slot is not None and slot.kind is not None:
-            return True
-    return False
+    if any(part.isdecimal() for part in change.path):
+        return False  # an item can be changed only after the list was set
+    is_name = change.path[-1:] == ("name",)
+    return _is_plugin(schema, change.path) or (is_name and _is_plugin(schema, change.path[:-1]))
 
 
 def _apply(settings: Node, change: Change, schema: type[Section]) -> Node:
     if change.node is None:
         return _reset(settings, change, schema)
-    for depth, part in enumerate(change.path):
-        holder = _list_at(settings, change.path[:depth], schema) if part.isdecimal() else None
+    return _assign(settings, (), settings, change, schema)
+
+
+def _assign(settings: Node, prefix: KeyPath, node: Node, change: Change, schema: type[Section]) -> Node:
+    """`node`, which lies at `prefix`, with the value of the change put into it."""
+    assert change.node is not None
+    path = change.path[len(prefix) :]
+    for depth, part in enumerate(path):
+        place = (*prefix, *path[:depth])
+        holder = _list_at(settings, place, schema) if part.isdecimal() else None
         if holder is not None:
-            return _apply_to_item(settings, holder, change, depth, schema)
-    return merge(settings, wrap(change.path, change.node), Slot(schema))
+            item = _item(holder, part, place, change)
+            changed = _assign(settings, (*place, part), item, change, schema)
+            return _put(node, path[:depth], holder.with_child(part, changed))
+    return merge(node, wrap(path, change.node), slot_at(schema, prefix, settings))
 
 
 def _list_at(settings: Node, path: KeyPath, schema: type[Section]) -> Node | None:
@@ -98,27 +107,46 @@ def _list_at(settings: Node, path: KeyPath, schema: type[Section]) -> Node | Non
     node = settings.find(path)
     if node is None:
         default: Any = default_at(schema, path, settings)
-        node = from_plain(default, DEFAULT) if default is not MISSING else None
+        node = from_plain(default, DEFAULT) if isinstance(default, list | tuple) else None
     return node if node is not None and node.is_list else None
 
 
-def _apply_to_item(settings: Node, holder: Node, change: Change, depth: int, schema: type[Section]) -> Node:
-    """Change one item of a list (or what is in it), and leave the others."""
-    assert change.node is not None
-    path, index, rest = change.path[:depth], change.path[depth], change.path[depth + 1 :]
+def _item(holder: Node, index: str, path: KeyPath, change: Change) -> Node:
     item = holder.child(index)
     if item is None:
         size = len(holder.value)
-        way_out = f"its last index is {size - 1}" if size else "set the whole list"
-        raise ConfigError(f"{place_of(change.origin)}: {dotted(path)} has {size} items; {way_out}")
-    slot = slot_at(schema, (*path, index), settings)
-    inner = Node({"item": item}, item.origin)
-    section = _Item(slot)
-    for further, part in enumerate(rest):
-        deeper = item.find(rest[:further])
-        if part.isdecimal() and deeper is not None and deeper.is_list:
-            nested = replace(change, path=("item", *rest))
-            changed = _apply_to_item(inner, deeper, nested, further + 1, schema)
-            return _put(settings, path, holder.with_child(index, changed.value["item"]))
-    changed_item = merge(item, wrap(rest, change.node), section.slot)
-    return _put(settings, path, holder.with_child(index, changed_item))
+        way_out = f"the last index is {size - 1}" if size else f"set the whole list: {dotted(path)}=[...]"
+        raise ConfigError(f"{change.origin.place}: {dotted(path)} has {size} items; {way_out}")
+    return item
+
+
+def _put(node: Node, path: KeyPath, new: Node) -> Node:
+    """`node` with `new` at a path, whatever stood there."""
+    if not path:
+        return new
+    node = as_plugin_section(node)
+    if not (node.is_section or node.is_list):
+        node = Node({}, new.origin, new.origin)
+    child = node.child(path[0]) or Node({}, new.origin, new.origin)
+    return node.with_child(path[0], _put(child, path[1:], new))
+
+
+def _reset(settings: Node, change: Change, schema: type[Section]) -> Node:
+    path = change.path
+    if any(part.isdecimal() and _list_at(settings, path[:depth], schema) for depth, part in enumerate(path)):
+        raise ConfigError(f"{change.origin.place}: an item of a list has no default; reset the list or set the item")
+    if path[-1] == "name" and _is_plugin(schema, path[:-1], settings):
+        path = path[:-1]  # options without the name that they belong to would go to another plugin
+    return _without(settings, path)
+
+
+def _without(node: Node, path: KeyPath) -> Node:
+    child = node.child(path[0]) if node.is_section else None
+    if child is None:
+        return node
+    return node.with_child(path[0], _without(child, path[1:]) if len(path) > 1 else None)
+
+
+def _is_plugin(schema: type[Section], path: KeyPath, settings: Node | None = None) -> bool:
+    slot = slot_at(schema, path, settings) if path else None
+    return slot is not None and slot.is_plugin

@@ -118,6 +118,11 @@ class Slot:
     kind: PluginKind | None = None
     field: FieldInfo | None = None
 
+    @property
+    def is_plugin(self) -> bool:
+        """Whether one plugin's section goes here; of a list of plugins, only the items are."""
+        return self.kind is not None and section_type(self.annotation) is not None
+
     def section(self, node: Node | None = None) -> type[Section] | None:
         """The section here; where plugins go, the one that `node` chooses or the default one."""
         section = section_type(self.annotation)

@@ -76,6 +76,20 @@ def load_model(config: ModelConfig) -> nn.Module:
     return model.eval()
 
 
+def load_weights(model: nn.Module, directory: Path) -> None:
+    """Give `model` the weights of a checkpoint of its own architecture, bit for bit.
+
+    Raises:
+        ModelError: the checkpoint cannot be read or has other weights.
+    """
+    dtype: Any = next(model.parameters()).dtype
+    try:
+        saved = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
+        model.load_state_dict(saved.state_dict())
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{directory}: these weights do not fit the model: {str(error).strip()}") from error
+
+
 def load_on_meta(config: ModelConfig) -> nn.Module:
     """The model without its weights: shapes and names only, no memory."""
     path = checkpoint_path(config)

@@ -43,6 +43,19 @@ def packed_logits(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
     return _one_by_one(model, batch, positions)
 
 
+def sequence_ids(batch: Batch) -> Tensor:
+    """[T] which sequence each token belongs to, from 0."""
+    ends = torch.tensor(batch.sequence_ends, device=batch.token_ids.device)
+    return torch.searchsorted(ends, torch.arange(len(batch.token_ids), device=ends.device), right=True)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`."""
+    return Batch(
+        batch.token_ids.to(device), batch.position_ids.to(device), batch.sequence_ends, batch.loss_weights.to(device)
+    )
+
+
 def _all_at_once(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
     # A 4-D mask is passed through by transformers as it is; our attention never reads it.
     no_mask = torch.empty(1, 1, 1, 1, device=batch.token_ids.device)

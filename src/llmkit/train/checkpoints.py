@@ -10,23 +10,18 @@ at all. What it holds is checked against the manifest before it is used.
 """
 
 import contextlib
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llmkit.disk import free_bytes, is_disk_full, sync, write_failure, writing
-from llmkit.errors import CheckpointError
+from llmkit.disk import free_bytes, is_disk_full, no_space, sync, writing
+from llmkit.errors import CheckpointError, LLMKitError
 from llmkit.train.console import warn
-from llmkit.train.environment import package_versions
+from llmkit.train.manifest import find_fault, read_manifest, write_manifest
 
-MANIFEST = "llmkit.json"
-FORMAT = 1
 STEP = re.compile(r"step-(\d+)")
 PARTIAL = ".partial"
 
@@ -94,7 +89,7 @@ class CheckpointStore:
             with self._discard_on_failure(partial, final):
                 partial.mkdir()
                 write(partial)
-                self._write_manifest(partial, step)
+                write_manifest(partial, step, self._config_hash, self._config)
                 for path in [*partial.rglob("*"), partial]:
                     sync(path)
             shutil.rmtree(final, ignore_errors=True)  # there only if damaged
@@ -112,7 +107,7 @@ class CheckpointStore:
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, with a warning for every newer one that is not; None without one."""
         for partial in self._partials():
-            warn(f"{partial}: was being written when the run ended; not used")
+            warn(f"{partial}: was not finished when the run ended; not used")
         for step in reversed(self.steps()):
             path = self.path / f"step-{step}"
             fault = find_fault(path)
@@ -135,8 +130,8 @@ class CheckpointStore:
         if check and (fault := find_fault(path)) is not None:
             there = ", ".join(f"step-{other}" for other in self.steps() if other != step) or "none"
             raise CheckpointError(f"{path}: {fault}; other checkpoints there: {there}")
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return Checkpoint(path, step, manifest["config_hash"], manifest["config"], manifest["versions"])
+        manifest = read_manifest(path)
+        return Checkpoint(path, step, manifest.config_hash, manifest.config, manifest.versions)
 
     def _partials(self) -> list[Path]:
         return sorted(self.path.glob(f"step-*{PARTIAL}")) if self.path.is_dir() else []
@@ -153,23 +148,9 @@ class CheckpointStore:
             # Libraries word a full disk in many ways; the free space, looked at before it is given back, tells as well.
             full = is_disk_full(error) or free_bytes(self.path) < 1_000_000
             shutil.rmtree(partial, ignore_errors=True)
-            if full and isinstance(error, Exception):
-                raise write_failure(final, error) from error
+            if full and isinstance(error, Exception) and not isinstance(error, LLMKitError):
+                raise no_space(final) from error
             raise
-
-    def _write_manifest(self, path: Path, step: int) -> None:
-        files = {name: {"bytes": (path / name).stat().st_size, "sha256": checksum(path / name)}
-                 for name in sorted(list_files(path))}  # fmt: skip
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "config_hash": self._config_hash,
-            "config": self._config,
-            "versions": package_versions(),
-            "files": files,
-        }
-        (path / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _prune(self, newest: int) -> None:
         former = [step for step in self.steps() if step <= newest]
@@ -177,52 +158,3 @@ class CheckpointStore:
             # Renamed first: a kill in between must not leave a damaged `step-N` behind.
             doomed = (self.path / f"step-{step}").rename(self.path / f"step-{step}{PARTIAL}")
             shutil.rmtree(doomed)
-
-
-def find_fault(path: Path) -> str | None:
-    """What is wrong with the checkpoint in `path`, in words; None when every file is as it was written."""
-    if not path.is_dir():
-        return "no such checkpoint"
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-        written_by, step = manifest["format"], manifest["step"]
-        assert {"config_hash", "config", "versions"} <= manifest.keys()
-    except FileNotFoundError:
-        return f"has no {MANIFEST}, so it was not written to its end"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
-        return f"its {MANIFEST} cannot be read"
-    if written_by != FORMAT:
-        return f"has format {written_by!r}, and this version of llmkit reads format {FORMAT}"
-    if path.name != f"step-{step}":
-        return f"its {MANIFEST} is that of step {step}"
-    for name, (num_bytes, sha256) in files.items():
-        if (fault := find_file_fault(path / name, num_bytes, sha256)) is not None:
-            return f"{name} {fault}"
-    return None
-
-
-def find_file_fault(path: Path, num_bytes: int, sha256: str) -> str | None:
-    """How a file differs from what the manifest says."""
-    try:
-        size = path.stat().st_size
-        if size != num_bytes:
-            return f"has {size} bytes and was written with {num_bytes}"
-        return None if checksum(path) == sha256 else "is not what was written: its checksum differs"
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
-def list_files(path: Path) -> Iterator[str]:
-    """Names of all files below `path`, relative to it."""
-    for entry in path.rglob("*"):
-        if entry.is_file():
-            yield entry.relative_to(path).as_posix()
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file's content, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,20 +4,21 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-SIGNS = str.maketrans({"−": "-", "–": "-", "﹣": "-", "－": "-", "＋": "+", "⁄": "/", "∕": "/", "，": ",", "．": ".", "％": "%"})
-FULL_WIDTH_DIGITS = str.maketrans("０１２３４５６７８９", "0123456789")
-VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
+CHARACTERS = str.maketrans("−–﹣－＋⁄∕，．％≈０１２３４５６７８９", "----+//,.%=0123456789")
+"""Typographic and full-width characters, and what they are on a keyboard."""
+VULGAR_FRACTIONS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅛": "1/8"}
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 DECIMAL = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 NUMBER = re.compile(
     rf"""
     (?P<skip>\d+(?::\d+)+|\d+/\d+/\d+)                      # a time, a ratio or a date is no number
-    | (?P<sign>(?<![\w)\].])[-+]\s?)? [$€£¥]? \s* (?P<inner_sign>(?<![\w)\] ])[-+])?
+    | (?P<sign>(?<![\w)\].])[-+])? [$€£¥]? \s* (?P<inner_sign>(?<![\w)\] ])[-+])?
       (?:
           (?P<whole>\d+) (?:\ +and)? \ + (?P<numerator>\d+) \s*/\s* (?P<denominator>\d+)
         | (?P<dividend>{DECIMAL}) \s*/\s* (?P<divisor>-?(?:{DECIMAL}))
-        | (?P<decimal>{DECIMAL}) (?:[eE](?P<exponent>[-+]?\d{{1,3}})(?![\w.])|\s*(?:×|\*)\s*10\^\(?(?P<power>-?\d{{1,3}})\)?)?
+        | (?P<decimal>{DECIMAL})
+          (?:[eE](?P<exponent>[-+]?\d{{1,3}})(?![\w.]) | \s*(?:×|\*|x)\s*10\^\(?(?P<power>-?\d{{1,3}})\)?)?
       )
       (?P<percent>\s*(?:%|percent\b|per\ cent\b))?
       (?:\s+(?P<scale>thousand|million|billion|trillion)\b)?
@@ -25,12 +26,14 @@ NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
-COMMANDS = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|[,!;: ])")
-TEXT_COMMANDS = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
-FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([^{}]*?)\s*\}|(\d))\s*(?:\{\s*([^{}]*?)\s*\}|(\d))")
+COMMANDS = re.compile(r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[,!;: ]")
+TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
+FRACTION = re.compile(r"(\d)?\\[dtc]?frac\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))")
 UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*(?:\^\s*\{?[23]\}?|[²³])")
-EXPRESSION = re.compile(r"\\[A-Za-z]|\^|√|π")
-"""What is left of a formula that is more than a number."""
+CLAUSE_END = re.compile(r"[,;.]\s|(?<![-+*×/÷=])\s\(")
+BEFORE_IN_EXPRESSION = re.compile(r"(?:\\[A-Za-z]+(?:\[[^\]]*\])?\s*\{?|[\^√])\s*$")
+AFTER_IN_EXPRESSION = re.compile(r"\s*(?:\\[A-Za-z]|[\^√π]|[-+×/÷]\s*[\d($\\]|\*\s*[\d\\])")
+MAX_DIGITS = 300
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Number:
 
     Attributes:
         value: the number before its percent sign and scale.
-        percent: a percent sign or the word follows.
+        percent: a percent sign, or the word, follows.
         scale: 1,000,000 when the word million follows; 1 without such a word.
     """
 
@@ -48,37 +51,92 @@ class Number:
     scale: int = 1
 
 
+def parse_number(text: str) -> Number | None:
+    """The number that a final answer gives: `$1,234.50`, `-3/4`, `2 1/2`, `50%`, `72 km/h`, `\\frac{1}{2}`, `x = 5`.
+
+    It is the first number, or the first after the last equals sign where the text begins with an equation. None when
+    there is none, or it is only a part of an expression, as in `2\\sqrt{3}` or `48 + 24`.
+    """
+    text = plain_text(text).strip()
+    clause = CLAUSE_END.split(text, maxsplit=1)[0]
+    if "=" in clause:
+        text = clause.rsplit("=", 1)[1]
+    for match in NUMBER.finditer(text):
+        number = _number(match)
+        if number is not None:
+            partial = BEFORE_IN_EXPRESSION.search(text[: match.start()]) or AFTER_IN_EXPRESSION.match(text, match.end())
+            return None if partial else number
+    return None
+
+
+def last_number(text: str) -> str | None:
+    """The last number in a text, as it is written there without LaTeX; None when there is none."""
+    found = [match[0].strip() for match in NUMBER.finditer(plain_text(text)) if _number(match) is not None]
+    return found[-1] if found else None
+
+
+def same_number(answer: Number, reference: Number) -> bool:
+    """Whether an answer is the reference, exactly.
+
+    The reference's form decides about percent:
+
+    - a percentage (50%): 50%, 50 and 0.5 are right;
+    - a plain number of at least 1 (50): a percent sign in the answer is a unit; 50% is right, 0.5 is not;
+    - a number below 1 (0.5) is a share: 0.5 and 50% are right, 0.5% is not.
+
+    A scale word in the answer may be a unit too: `2 million` is right for 2 and for 2,000,000.
+    """
+    if reference.percent:
+        return answer.value == reference.value or (not answer.percent and 100 * answer.value == reference.value)
+    wanted = reference.value * reference.scale
+    if answer.percent and abs(wanted) < 1:
+        return answer.value == 100 * wanted
+    return wanted in (answer.value, answer.value * answer.scale)
+
+
 def plain_text(text: str) -> str:
     """Text without LaTeX spacing, `\\text`, `\\frac` and typographic variants of digits and signs."""
-    text = text.translate(SIGNS).translate(FULL_WIDTH_DIGITS)
-    for sign, fraction in VULGAR.items():
-        text = re.sub(rf"(?<=\d)\s*{sign}", f" {fraction}", text).replace(sign, fraction)
-    text = re.sub(r"(?<=\d)(?:\{,\}|\\,|\\!|[\u00a0\u2009\u202f'’])(?=\d{3}(?!\d))", "", text)
-    text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°", " degrees", text)
-    text = text.replace("\\$", "$").replace("\\%", "%").replace("\\!", "").replace("\\times", "×").replace("\\cdot", "*")
+    text = text.translate(CHARACTERS)
+    for sign, fraction in VULGAR_FRACTIONS.items():
+        if sign in text:
+            text = re.sub(rf"(?<=\d)\s*{sign}", f" {fraction}", text).replace(sign, fraction)
+    text = re.sub(r"(?<=\d)(?:\{,\}|\\,|\\!,?|[\u00a0\u2009\u202f'’])(?=\d{3}(?!\d))", "", text)
+    if "\\" in text:
+        text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", " degrees", text)
+        text = text.replace("\\$", "$").replace("\\%", "%").replace("\\times", "×").replace("\\cdot", "*")
+        text = TEXT_COMMAND.sub(r" \1 ", COMMANDS.sub(" ", text))
+        text = FRACTION.sub(_written_fraction, text)
     text = re.sub(r"\^\s*\{\s*(-?\d+)\s*\}", r"^\1", text)
-    text = TEXT_COMMANDS.sub(r" \1 ", COMMANDS.sub(" ", text))
-    text = FRACTION.sub(_written_fraction, text)
     return UNIT_POWER.sub("", text)
 
 
-def parse_number(text: str) -> Number | None:
-    """The first number of a final answer: `$1,234.50`, `-3/4`, `2 1/2`, `50%`, `72 km/h`, `\\frac{1}{2}`.
+def _written_fraction(match: re.Match[str]) -> str:
+    """`\\frac{1}{2}` as 1/2, and 2\\frac{1}{2} as the mixed number 2 1/2."""
+    before = f"{match[1]} " if match[1] else ""
+    return f"{before}{match[2] or match[3]}/{match[4] or match[5]}"
 
-    Where the text is an equation, the first number after its last equals sign. None when there is no number, or the
-    text is an expression (`2\\sqrt{3}`) of which a number is only a part.
-    """
-    text = plain_text(text)
-    if "=" in text:
-        text = text.rsplit("=", 1)[1]
-    found = numbers_in(text)
-    if not found:
+
+def _number(match: re.Match[str]) -> Number | None:
+    """The number of one match; None for what only looks like one."""
+    if match["skip"] is not None or len(match[0]) > MAX_DIGITS:
         return None
-    number, end = found[0]
-    return None if EXPRESSION.search(text[:end] if _is_prose(text, end) else text.replace(_power(text), "")) else number
+    try:
+        value = _magnitude(match)
+    except ZeroDivisionError:
+        return None
+    negative = (match["sign"] or match["inner_sign"]) == "-"
+    scale = SCALES[match["scale"].lower()] if match["scale"] else 1
+    return Number(-value if negative else value, match["percent"] is not None, scale)
 
 
-def numbers_in(text: str) -> list[tuple[Number, int]]:
-    """Every number of plain text in order, each with the position after it."""
-    found = ((_number(match), match.end()) for match in NUMBER.finditer(text) if match["skip"] is None)
-    return [(number, end) for number, end in found if number is not None]
+def _magnitude(match: re.Match[str]) -> Fraction:
+    if match["whole"] is not None:
+        return Fraction(match["whole"]) + Fraction(int(match["numerator"]), int(match["denominator"]))
+    if match["dividend"] is not None:
+        return _decimal(match["dividend"]) / _decimal(match["divisor"])
+    power = int(match["exponent"] or match["power"] or 0)
+    return _decimal(match["decimal"]) * Fraction(10) ** power
+
+
+def _decimal(text: str) -> Fraction:
+    return Fraction(text.replace(",", ""))

@@ -1,0 +1,43 @@
+"""What every training engine promises: gradients in, better weights out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llmkit.models.policy import Policy
+
+
+class TrainEngine(Protocol):
+    """Owns the optimizer of a policy. Losses of the micro-batches of one step are summed, never averaged."""
+
+    policy: "Policy"
+
+    def backward(self, loss: "Tensor") -> None:
+        """Add a micro-batch's gradients.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        ...
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step with what was added since the last one; returns `grad_norm` and `learning_rate`.
+
+        Raises:
+            TrainingError: a gradient is not finite; the weights are as they were.
+        """
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write optimizer, schedule and random state."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """Go on from what `save` wrote, bit for bit.
+
+        Raises:
+            CheckpointError: it cannot be read or belongs to another model.
+        """
+        ...

@@ -1,0 +1,104 @@
+"""Training on one device with PyTorch."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmkit.config.schema import OptimConfig
+from llmkit.engines.training.random_state import get_random_state, set_random_state
+from llmkit.engines.training.schedule import learning_rate
+from llmkit.errors import CheckpointError, TrainingError
+from llmkit.models.policy import Policy
+
+STATE_FILE = "optimizer.pt"
+
+
+class TorchEngine:
+    """AdamW over the policy's trainable parameters."""
+
+    def __init__(self, policy: Policy, config: OptimConfig, total_steps: int) -> None:
+        """
+        Args:
+            policy: whose parameters with `requires_grad` train.
+            config: of the optimizer.
+            total_steps: optimizer steps of the whole run; the schedule ends there.
+        """
+        self.policy = policy
+        self._config = config
+        self._total_steps = total_steps
+        self._num_steps = 0
+        self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            parameter_groups(policy.model, config.weight_decay),
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.eps,
+            fused=policy.device.type in ("cpu", "cuda"),
+        )
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a micro-batch's gradients."""
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} at optimizer step {self._num_steps + 1}; nothing was changed by this step. "
+                "A lower optim.learning_rate or device.compute_dtype=float32 usually helps"
+            )
+        loss.backward()
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; the gradients are cleared."""
+        limit = self._config.max_grad_norm or float("inf")
+        grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        if not grad_norm < float("inf"):
+            self._optimizer.zero_grad()
+            raise TrainingError(
+                f"the gradient is {grad_norm} at optimizer step {self._num_steps + 1}; nothing was changed by this step. "
+                "A lower optim.learning_rate or device.compute_dtype=float32 usually helps"
+            )
+        rate = learning_rate(self._num_steps, self._config, self._total_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._num_steps += 1
+        return {"grad_norm": grad_norm, "learning_rate": rate}
+
+    def save(self, directory: Path) -> None:
+        """Write optimizer, schedule and random state into `directory`."""
+        state = {
+            "optimizer": self._optimizer.state_dict(),
+            "num_steps": self._num_steps,
+            "random": get_random_state(),
+        }
+        torch.save(state, directory / STATE_FILE)
+
+    def load(self, directory: Path) -> None:
+        """Go on from what `save` wrote, bit for bit."""
+        path = directory / STATE_FILE
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{path}: this optimizer state cannot be used: {error}") from error
+        self._num_steps = state["num_steps"]
+        set_random_state(state["random"])
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters, with decay on matrices alone: not on norms, biases or embeddings."""
+    embeddings = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.ndim > 1 and id(parameter) not in embeddings else rest).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

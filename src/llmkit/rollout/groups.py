@@ -1,0 +1,71 @@
+"""Sample and score groups of rollouts."""
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+from llmkit.data.codec import TextCodec
+from llmkit.engines.inference.contract import InferenceEngine
+from llmkit.rollout.contract import Reward, Workflow
+from llmkit.rollout.score import score
+from llmkit.types import Record, Rollout, SamplingParams
+
+
+async def sample_groups(
+    records: Sequence[Record],
+    group_size: int,
+    *,
+    workflow: Workflow,
+    engine: InferenceEngine,
+    codec: TextCodec,
+    sampling: SamplingParams,
+    seed: str,
+) -> list[Rollout]:
+    """`group_size` unscored rollouts of each record, side by side; group g holds those of `records[g]`.
+
+    When one fails, the others are cancelled and its error is raised.
+
+    Args:
+        seed: with a rollout's place it fixes what is drawn, whatever else the engine is doing.
+    """
+    async with _Tasks() as group:
+        tasks = [
+            group.create_task(
+                workflow.run(
+                    record,
+                    engine,
+                    codec,
+                    dataclasses.replace(sampling, seed=rollout_seed(seed, index, member)),
+                    group_id=index,
+                )
+            )
+            for index, record in enumerate(records)
+            for member in range(group_size)
+        ]
+    return [task.result() for task in tasks]
+
+
+async def score_all(rollouts: Sequence[Rollout], reward: Reward) -> None:
+    """Set the reward of every rollout.
+
+    Raises:
+        RewardError: names the reward, the row and the completion.
+    """
+    for rollout in rollouts:
+        rollout.reward = await score(reward, rollout)
+
+
+def rollout_seed(seed: str, index: int, member: int) -> int:
+    """A 64-bit number that belongs to one rollout alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{index}:{member}".encode(), digest_size=8).digest())
+
+
+class _Tasks(asyncio.TaskGroup):
+    """A task group that raises the first error as it is instead of wrapped in an exception group."""
+
+    async def __aexit__(self, *exception: object) -> None:
+        try:
+            await super().__aexit__(*exception)  # type: ignore[arg-type] - the three values of a with block
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None

@@ -1,0 +1,84 @@
+"""1 for the right final answer of a word problem, else 0; numbers are compared exactly."""
+
+from importlib.util import find_spec
+from typing import Literal
+
+from pydantic import Field
+
+from llmkit.config.section import Section
+from llmkit.errors import RewardError
+from llmkit.rollout.rewards.final_answer import extract_answer
+from llmkit.rollout.rewards.numbers import parse_number, plain_text, same_number
+from llmkit.rollout.rewards.symbolic import load_math_verify, same_formula
+from llmkit.types import Rollout
+
+
+class Config(Section):
+    """The answer is what follows `####`, `\\boxed` or `the answer is`, the last one where there are several."""
+
+    strict: bool = False
+    """Only marked answers count; off takes the last number of a text that marks none."""
+    method: Literal["auto", "exact", "math_verify"] = "auto"
+    """`exact` compares numbers as fractions and anything else as text; `math_verify` compares formulas too (needs
+    llmkit[math]); `auto` asks math-verify about formulas when it is installed."""
+    timeout_seconds: int = Field(5, ge=1)
+    """Longest time that math-verify may take to read or compare one answer; one that takes longer is wrong."""
+
+
+def build(config: Config) -> "GSM8KReward":
+    """Make the reward.
+
+    Raises:
+        PluginError: math-verify is asked for and is not installed.
+    """
+    if config.method == "math_verify":
+        load_math_verify()
+    return GSM8KReward(config)
+
+
+class GSM8KReward:
+    """The reward: a pure function of the completion and the record's reference answer."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def __call__(self, rollout: Rollout) -> float:
+        """1 when the completion's final answer is the reference answer, else 0.
+
+        Raises:
+            RewardError: the record has no reference answer.
+        """
+        reference = rollout.record.answer
+        if reference is None or not reference.strip():
+            raise RewardError(
+                f"{rollout.record.source}: no reference answer for the reward 'gsm8k'; give the row an 'answer', or "
+                "name its column with --set formatter.answer_column=..."
+            )
+        answer = extract_answer(rollout.completion, strict=self._config.strict)
+        return (
+            0.0
+            if answer is None
+            else float(self._is_right(answer, extract_answer(reference, strict=True) or reference))
+        )
+
+    def _is_right(self, answer: str, reference: str) -> bool:
+        if self._config.method == "math_verify":
+            return self._same_formula(answer, reference)
+        number, wanted = parse_number(answer), parse_number(reference)
+        if number is not None and wanted is not None:
+            return same_number(number, wanted)
+        if _plain(answer) == _plain(reference):
+            return True
+        return self._config.method == "auto" and _has_math_verify() and self._same_formula(answer, reference)
+
+    def _same_formula(self, answer: str, reference: str) -> bool:
+        return same_formula(answer, reference, self._config.timeout_seconds)
+
+
+def _has_math_verify() -> bool:
+    return find_spec("math_verify") is not None
+
+
+def _plain(answer: str) -> str:
+    """An answer in words without case, outer punctuation and repeated spaces."""
+    return " ".join(plain_text(answer).casefold().split()).strip(" .!$*_\"'")

@@ -1,0 +1,129 @@
+"""The options of `llmkit train`: which flag sets which key. They have no defaults; the schema does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmkit import plugins
+
+PATHS = {
+    "output_dir": "output_dir",
+    "model": "model.path",
+    "dataset": "dataset.name",
+    "dataset_path": "dataset.path",
+    "adapter": "adapter.name",
+    "learning_rate": "optim.learning_rate",
+    "max_steps": "max_steps",
+    "num_epochs": "num_epochs",
+    "rows_per_step": "batch.rows_per_step",
+    "prompts_per_step": "batch.prompts_per_step",
+    "max_length": "data.max_length",
+    "seed": "seed",
+    "eval_every": "eval.every_steps",
+    "checkpoint_every": "checkpoint.every_steps",
+    "device": "device.device",
+    "threads": "device.threads",
+    "trackers": "trackers",
+    "engine": "engine.name",
+    "workflow": "workflow.name",
+    "reward": "reward.name",
+    "group_size": "algorithm.group_size",
+    "max_new_tokens": "sampling.max_new_tokens",
+    "temperature": "sampling.temperature",
+    "kl_coef": "algorithm.kl_coef",
+}
+"""Key of the configuration that each parameter sets. Their help and defaults come from the schema."""
+
+KINDS = {
+    "dataset": "datasets",
+    "adapter": "adapters",
+    "trackers": "trackers",
+    "engine": "engines",
+    "workflow": "workflows",
+    "reward": "rewards",
+}
+"""Parameters that choose a plugin, and of which kind."""
+
+
+def flag(parameter: str) -> str:
+    """`learning_rate` as it is typed: `--learning-rate`."""
+    return "--tracker" if parameter == "trackers" else "--" + parameter.replace("_", "-")
+
+
+def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """What was set on the command line: key of the configuration -> (flag, value)."""
+    return {
+        PATHS[name]: (flag(name), list(value) if isinstance(value, list | tuple) else value)
+        for name, value in parameters.items()
+        if name in PATHS and value not in (None, [], ())
+    }
+
+
+def _complete_preset(ctx: typer.Context, incomplete: str) -> list[str]:
+    from llmkit.config.presets import preset_names
+
+    return [name for name in preset_names(f"train/{ctx.info_name}") if name.startswith(incomplete)]
+
+
+def _complete_plugin(kind: str) -> Any:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in plugins.names(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+def _plugin(parameter: str, metavar: str = "NAME") -> Any:
+    return typer.Option(flag(parameter), metavar=metavar, autocompletion=_complete_plugin(KINDS[parameter]))
+
+
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", "-p", metavar="NAME", help="Settings to start from.", autocompletion=_complete_preset),
+]
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML settings over the preset's; later files win. Repeatable."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set any key; wins over all else. `~KEY` resets to the default. Repeatable."
+    ),
+]
+OutputDir = Annotated[str | None, typer.Option("--output-dir", metavar="DIR")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the last checkpoint of --output-dir, or of the newest run here.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check settings, plugins and data, show a sample's mask and memory, and stop.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document on standard output.")]
+
+Model = Annotated[str | None, typer.Option("--model", metavar="PATH")]
+Dataset = Annotated[str | None, _plugin("dataset")]
+DatasetPath = Annotated[
+    str | None,
+    typer.Option("--dataset-path", metavar="PATH", help="File, directory or hub name, for data sets that take a path."),
+]
+Adapter = Annotated[str | None, _plugin("adapter")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="NUMBER")]
+MaxSteps = Annotated[int | None, typer.Option("--max-steps", metavar="COUNT")]
+NumEpochs = Annotated[float | None, typer.Option("--num-epochs", metavar="NUMBER")]
+RowsPerStep = Annotated[int | None, typer.Option("--rows-per-step", metavar="COUNT")]
+PromptsPerStep = Annotated[int | None, typer.Option("--prompts-per-step", metavar="COUNT")]
+MaxLength = Annotated[int | None, typer.Option("--max-length", metavar="TOKENS")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="NUMBER")]
+EvalEvery = Annotated[int | None, typer.Option("--eval-every", metavar="STEPS")]
+CheckpointEvery = Annotated[int | None, typer.Option("--checkpoint-every", metavar="STEPS")]
+Device = Annotated[str | None, typer.Option("--device", metavar="NAME")]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="COUNT")]
+Trackers = Annotated[list[str] | None, _plugin("trackers")]
+Engine = Annotated[str | None, _plugin("engine")]
+Workflow = Annotated[str | None, _plugin("workflow")]
+Reward = Annotated[str | None, _plugin("reward")]
+GroupSize = Annotated[int | None, typer.Option("--group-size", metavar="COUNT")]
+MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="TOKENS")]
+Temperature = Annotated[float | None, typer.Option("--temperature", metavar="NUMBER")]
+KLCoef = Annotated[float | None, typer.Option("--kl-coef", metavar="NUMBER")]
