@@ -20,10 +20,10 @@ from llmkit.plugins_requirements import conflict_with_llmkit, unmet, unmet_of_ex
 from llmkit.plugins_source import docstring_line, folder
 
 Kind = Literal[
-    "commands", "engines", "datasets", "formatters", "adapters", "rewards", "workflows", "trackers", "presets"
+    "commands", "engines", "datasets", "formatters", "adapters", "rewards", "workflows", "trackers", "models", "presets"
 ]
 KINDS: tuple[Kind, ...] = (
-    "commands", "engines", "datasets", "formatters", "adapters", "rewards", "workflows", "trackers", "presets"
+    "commands", "engines", "datasets", "formatters", "adapters", "rewards", "workflows", "trackers", "models", "presets"
 )  # fmt: skip
 
 State = Literal["ok", "missing requirement", "incompatible", "broken"]

@@ -1,12 +1,14 @@
 """What one source of settings asks for: values at paths, from files, environment, options and `--set`."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from llmkit.config.scalars import read_scalar, write_flow
-from llmkit.config.tree import KeyPath, Layer, Node, Origin, from_plain
+from llmkit.config.tree import KeyPath, Layer, Node, Origin, from_plain, moved
 from llmkit.config.yaml_files import parse_yaml
 from llmkit.errors import ConfigError
 
@@ -64,7 +66,7 @@ def option_changes(options: Options) -> list[Change]:
     changes: list[Change] = []
     for key, (flag, value) in options.items():
         if value is not None:
-            value = list(value) if isinstance(value, tuple) else value
+            value = _bare(value)
             origin = Origin("option", flag, value if isinstance(value, str) else write_flow(value))
             changes.append(Change(tuple(key.split(".")), from_plain(value, origin), origin))
     return changes
@@ -93,9 +95,20 @@ def write_set(path: Sequence[str], value: Any) -> str:
     return f"{'.'.join(path)}={write_flow(value)}"
 
 
+def _bare(value: Any) -> Any:
+    """An option's value as YAML would give it."""
+    if isinstance(value, list | tuple):
+        return [_bare(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _typed(layer: Layer, place: str, path: KeyPath, text: str) -> Change:
     """A change typed in a shell: brackets and quotes are YAML, everything else is one plain value."""
     text = text.strip()
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{place}: the value is not UTF-8")
     if not text.startswith(("[", "{", '"', "'")):
         origin = Origin(layer, place, text, plain=True)
         return Change(path, Node(read_scalar(text), origin, origin), origin)
@@ -106,13 +119,4 @@ def _typed(layer: Layer, place: str, path: KeyPath, text: str) -> Change:
         problem = str(error).removeprefix(f"{place}:")
         raise ConfigError(f"{place}={text}: the value at character {problem.partition(':')[2]}") from None
     assert parsed is not None
-    return Change(path, _at(parsed, origin), origin)
-
-
-def _at(node: Node, origin: Origin) -> Node:
-    """The same tree, all of it from one place."""
-    if node.is_section:
-        return Node({key: _at(child, origin) for key, child in node.value.items()}, origin, origin)
-    if node.is_list:
-        return Node(tuple(_at(item, origin) for item in node.value), origin, origin)
-    return Node(node.value, origin, origin)
+    return Change(path, moved(parsed, origin), origin)

@@ -123,5 +123,3 @@ def _unknown(command: str, name: str) -> str:
     else:
         message += "."
     return f"{message} All of them: llmkit presets list{f' {command}' if command else ''}"
-
-

@@ -5,17 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llmkit.config.scalars import read_scalar
+from llmkit.config.scalars import read_scalar, write_scalar
 from llmkit.config.shape import MISSING
-from llmkit.config.tree import DEFAULT, KeyPath, Node, Origin, dotted, from_plain
+from llmkit.config.tree import DEFAULT, KeyPath, Node, Origin, dotted, from_plain, moved
 
 REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
-UNCLOSED = re.compile(r"(?<!\$)\$\{[^}]*$")
 VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 KEY = re.compile(r"[^\s.:]+(\.[^\s.:]+)*")
 
 
-class ReferenceProblem(Exception):
+class UnresolvedError(Exception):
     """A reference that cannot be expanded; the message says why."""
 
 
@@ -58,16 +57,19 @@ class Expander:
         """The expanded node at a path, default values included; None when there is none.
 
         Raises:
-            ReferenceProblem: a reference on the way cannot be expanded.
+            UnresolvedError: a reference on the way cannot be expanded.
         """
-        node: Node | None = self.settings
+        node: Node = self.settings
+        expanded = False  # what a reference gave is finished; expanding it again would undo its escapes
         for depth, part in enumerate(path):
-            node = self._scalar(node, path[:depth]) if node is not None else None
-            node = node.child(part) if node is not None else None
-            if node is None:
+            if not expanded:
+                before, node = node, self._scalar(node, path[:depth])
+                expanded = node is not before
+            child = node.child(part)
+            if child is None:
                 return self._default(path)
-        assert node is not None
-        return self._strict(node, path)
+            node = child
+        return node if expanded else self._strict(node, path)
 
     def _default(self, path: KeyPath) -> Node | None:
         default = self.default(path)
@@ -78,25 +80,21 @@ class Expander:
         return from_plain(default, DEFAULT)
 
     def _tree(self, node: Node, path: KeyPath) -> Node:
-        if node.is_section:
-            return replace(node, value={key: self._tree(child, (*path, key)) for key, child in node.value.items()})
-        if node.is_list:
-            items = (self._tree(item, (*path, str(index))) for index, item in enumerate(node.value))
-            return replace(node, value=tuple(items))
+        """Everything below a node; problems are listed and leave the value as it is."""
         try:
-            return self._scalar(node, path)
-        except ReferenceProblem as problem:
+            return self._scalar(node, path) if not _holds(node) else self._inside(node, path, self._tree)
+        except UnresolvedError as problem:
             self.problems.append((path, node.origin, str(problem)))
             return node
 
     def _strict(self, node: Node, path: KeyPath) -> Node:
-        """As `_tree`, but the first problem ends it."""
+        """Everything below a node; the first problem ends it."""
+        return self._scalar(node, path) if not _holds(node) else self._inside(node, path, self._strict)
+
+    def _inside(self, node: Node, path: KeyPath, expand: Callable[[Node, KeyPath], Node]) -> Node:
         if node.is_section:
-            return replace(node, value={key: self._strict(child, (*path, key)) for key, child in node.value.items()})
-        if node.is_list:
-            items = (self._strict(item, (*path, str(index))) for index, item in enumerate(node.value))
-            return replace(node, value=tuple(items))
-        return self._scalar(node, path)
+            return replace(node, value={key: expand(child, (*path, key)) for key, child in node.value.items()})
+        return replace(node, value=tuple(expand(item, (*path, str(i))) for i, item in enumerate(node.value)))
 
     def _scalar(self, node: Node, path: KeyPath) -> Node:
         """The node with its references put in; sections and lists as they are."""
@@ -105,7 +103,7 @@ class Expander:
             return node
         if path in self._open:
             ring = " -> ".join(map(dotted, [*self._open[self._open.index(path) :], path]))
-            raise ReferenceProblem(f"the references form a ring: {ring}")
+            raise UnresolvedError(f"the references form a ring: {ring}")
         self._open.append(path)
         try:
             return self._expanded(node, text, path)
@@ -116,12 +114,11 @@ class Expander:
         whole = REFERENCE.fullmatch(text)
         if whole and whole[1] is not None:
             found = self._refer(whole[1], path)
-            origin = replace(node.origin, plain=True) if variable_of(text) else node.origin
-            if variable_of(text):
-                return replace(node, value=read_scalar(found), origin=replace(origin, text=found))
-            return replace(_at(found, node.origin), key=node.key)
-        if UNCLOSED.search(REFERENCE.sub("", text)):
-            raise ReferenceProblem(f"{text!r} has a '${{' without its '}}'; a literal one is written '$${{'")
+            if isinstance(found, str):
+                return replace(node, value=read_scalar(found), origin=replace(node.origin, text=found, plain=True))
+            return replace(moved(found, node.origin), key=node.key)
+        if "${" in REFERENCE.sub(" ", text):
+            raise UnresolvedError(f"{text!r} has a '${{' without its '}}'; a literal one is written '$${{'")
         return replace(node, value=REFERENCE.sub(lambda match: self._text(match, path), text))
 
     def _text(self, match: re.Match[str], path: KeyPath) -> str:
@@ -131,52 +128,39 @@ class Expander:
         found = self._refer(match[1], path)
         if isinstance(found, str):
             return found
-        if found.is_section or found.is_list:
-            raise ReferenceProblem(f"{match[0]} is a {'section' if found.is_section else 'list'}, not text")
-        return found.origin.text if found.origin.text and found.value is not None else _as_text(found.value)
+        if _holds(found):
+            raise UnresolvedError(f"{match[0]} is a {'section' if found.is_section else 'list'}, not text")
+        return found.value if isinstance(found.value, str) else write_scalar(found.value)
 
-    def _refer(self, inside: str, path: KeyPath) -> Any:
+    def _refer(self, inside: str, path: KeyPath) -> Node | str:
         """The node of a key, or the text of an environment variable."""
         if inside.startswith("env:"):
             return self._variable(inside)
         if not KEY.fullmatch(inside):
-            raise ReferenceProblem(f"${{{inside}}} is not a reference; there are ${{a.b}} and ${{env:NAME:-default}}")
+            raise UnresolvedError(f"${{{inside}}} is not a reference; there are ${{a.b}} and ${{env:NAME:-default}}")
         target = tuple(inside.split("."))
         if target == path[: len(target)]:
-            raise ReferenceProblem(f"${{{inside}}} refers to itself")
+            raise UnresolvedError(f"${{{inside}}} refers to itself")
         self.used.setdefault(path, set()).add(target)
         found = self.value_at(target)
         if found is None:
-            raise ReferenceProblem(f"${{{inside}}}: no key {inside} has a value")
+            raise UnresolvedError(f"${{{inside}}}: no key {inside} has a value")
         return found
 
     def _variable(self, inside: str) -> str:
         match = VARIABLE.fullmatch(inside)
         if match is None:
-            raise ReferenceProblem(f"${{{inside}}}: the form is ${{env:NAME}} or ${{env:NAME:-default}}")
+            raise UnresolvedError(f"${{{inside}}}: the form is ${{env:NAME}} or ${{env:NAME:-default}}")
         name, default = match[1], match[2]
         value = self.environ.get(name) or default  # as in a shell, `:-` also answers for an empty variable
         if value is None:
             value = self.environ.get(name)
         if value is None:
-            raise ReferenceProblem(
+            raise UnresolvedError(
                 f"the environment variable {name} is not set; set it, or write ${{env:{name}:-default}}"
             )
         return value
 
 
-def _at(node: Node, origin: Origin) -> Node:
-    """A copy of what was referred to, at the place of the reference."""
-    if node.is_section:
-        return Node({key: _at(child, origin) for key, child in node.value.items()}, origin, origin)
-    if node.is_list:
-        return Node(tuple(_at(item, origin) for item in node.value), origin, origin)
-    return Node(node.value, origin, origin)
-
-
-def _as_text(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not _is_number(value) else str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _holds(node: Node) -> bool:
+    return node.is_section or node.is_list

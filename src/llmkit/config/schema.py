@@ -41,11 +41,27 @@ class DataConfig(Section):
     """How rows become training samples."""
 
     max_length: int = Field(2048, ge=2)
-    """Most tokens of a sample: prompt and answer together."""
+    """Most tokens of a sample, prompt and answer together; never more than the model's context."""
     overlength: Literal["error", "drop", "truncate"] = "error"
     """What happens to a longer one: stop, leave it out and count it, or cut its end."""
+    shuffle: bool = True
+    """Draw rows in a new random order each epoch; the order follows from `seed`."""
+
+
+class SFTDataConfig(DataConfig):
+    """How rows become training samples, and which of their tokens train."""
+
     train_on: Literal["assistant", "last_turn", "all"] = "assistant"
     """Which tokens carry loss; a `weight` on a message overrides it for that message."""
+
+
+class PromptDataConfig(Section):
+    """How rows become prompts."""
+
+    max_length: int = Field(2048, ge=2)
+    """Most tokens of prompt and completion together; never more than the model's context."""
+    overlength: Literal["error", "drop"] = "error"
+    """What happens to a prompt that leaves no room for a completion: stop, or leave it out and count it."""
     shuffle: bool = True
     """Draw rows in a new random order each epoch; the order follows from `seed`."""
 
@@ -149,3 +165,10 @@ class EvalConfig(Section):
     """Steps between evaluations; 0 evaluates at the start and at the end only."""
     max_rows: int = Field(256, ge=1)
     """Rows used, from the start of the evaluation set."""
+
+
+class RolloutEvalConfig(EvalConfig):
+    """How a run measures itself on prompts that it does not train on."""
+
+    temperature: float = Field(0.0, ge=0)
+    """Temperature of held-out completions; 0 is greedy."""

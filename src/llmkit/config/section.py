@@ -39,4 +39,3 @@ class PluginKind:
 
 Nonsemantic = "nonsemantic"
 """Marks a field that changes where and how results are shown, never what is computed: it is left out of the hash."""
-

@@ -86,5 +86,5 @@ def _extended(root: Node) -> list[Node]:
     names = list(node.value) if node.is_list else [node]
     for name in names:
         if not isinstance(name.value, str) or not name.value:
-            raise ConfigError(f"{name.origin.place}: {EXTENDS}: must be the name of a preset or file, or a list of them")
+            raise ConfigError(f"{name.origin.place}: {EXTENDS}: must be a preset, a file, or a list of them")
     return names

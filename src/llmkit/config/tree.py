@@ -99,6 +99,15 @@ def from_plain(value: Any, origin: Origin) -> Node:
     return Node(value, origin, origin)
 
 
+def moved(node: Node, origin: Origin) -> Node:
+    """The same values, all of them from one place."""
+    if node.is_section:
+        return Node({key: moved(child, origin) for key, child in node.value.items()}, origin, origin)
+    if node.is_list:
+        return Node(tuple(moved(item, origin) for item in node.value), origin, origin)
+    return Node(node.value, origin, origin)
+
+
 def wrap(path: Sequence[str], node: Node) -> Node:
     """Sections around a node, so that it lies at `path`."""
     for part in reversed(path):

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
-from llmkit.config.schema import DataConfig
+from llmkit.config.schema import DataConfig, PromptDataConfig, SFTDataConfig
 from llmkit.data.codec import TextCodec
 from llmkit.data.contract import Dataset, Formatter, choose_formatter
 from llmkit.data.counts import RowCounts
 from llmkit.data.sampler import RowSampler
+from llmkit.data.turns import prompt_messages
 from llmkit.errors import DataError
 from llmkit.types import PreferencePair, Record, Sample
 
@@ -97,7 +98,7 @@ class Loader(Generic[T]):
 
 
 def load_samples(
-    dataset: Dataset, formatter: Formatter, codec: TextCodec, config: DataConfig, seed: int
+    dataset: Dataset, formatter: Formatter, codec: TextCodec, config: SFTDataConfig, seed: int
 ) -> Loader[Sample]:
     """Conversations as tokens with loss weights, for supervised fine-tuning."""
 
@@ -118,11 +119,29 @@ def load_pairs(
     return Loader(dataset, formatter, encode, RowSampler(len(dataset), seed, config.shuffle))
 
 
-def load_records(dataset: Dataset, formatter: Formatter, config: DataConfig, seed: int) -> Loader[Record]:
-    """Records as they are, for rollouts; lengths are checked when a prompt meets an engine."""
+def load_prompts(
+    dataset: Dataset,
+    formatter: Formatter,
+    codec: TextCodec,
+    config: PromptDataConfig,
+    seed: int,
+    *,
+    max_new_tokens: int,
+) -> Loader[Record]:
+    """Records whose prompt leaves room for a completion of `max_new_tokens`."""
 
-    def keep(record: Record, counts: RowCounts) -> Record:
+    def keep(record: Record, counts: RowCounts) -> Record | None:
         counts.rows += 1
-        return record
+        length = len(codec.prompt_ids(prompt_messages(record), record.source))
+        if length + max_new_tokens <= config.max_length:
+            counts.tokens += length
+            return record
+        if config.overlength == "error":
+            raise DataError(
+                f"{record.source}: a prompt of {length} tokens and sampling.max_new_tokens={max_new_tokens} are more "
+                f"than data.max_length={config.max_length}. Change one of them, or choose --set data.overlength=drop"
+            )
+        counts.dropped += 1
+        return None
 
     return Loader(dataset, formatter, keep, RowSampler(len(dataset), seed, config.shuffle))

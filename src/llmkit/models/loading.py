@@ -90,6 +90,16 @@ def load_weights(model: nn.Module, directory: Path) -> None:
         raise ModelError(f"{directory}: these weights do not fit the model: {str(error).strip()}") from error
 
 
+def context_length(config: ModelConfig) -> int:
+    """Most tokens that the model can take; a model that names no limit has a very large one."""
+    path = checkpoint_path(config)
+    try:
+        architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
+    except (OSError, ValueError) as error:
+        raise _load_error(config, "model", error) from error
+    return getattr(architecture.get_text_config(), "max_position_embeddings", None) or 1 << 30
+
+
 def load_on_meta(config: ModelConfig) -> nn.Module:
     """The model without its weights: shapes and names only, no memory."""
     path = checkpoint_path(config)

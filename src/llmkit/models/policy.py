@@ -35,7 +35,7 @@ class Policy:
     @property
     def context_length(self) -> int:
         """Most tokens that the model can take."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
 
     def autocast(self) -> AbstractContextManager[None]:
         """Run matrix products in the compute type."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmkit.config.section import Section, Secret
+from llmkit.config.section import Secret, Section
 
 if TYPE_CHECKING:
     from llmkit.trackers.contract import Tracker
@@ -23,8 +23,8 @@ class Config(Section):
     """User or team; unset takes the account's default."""
     run_name: str | None = None
     """Name shown for the run; unset takes the run directory's."""
-    mode: Literal["online", "offline"] = "online"
-    """`offline` writes into the run directory, for `wandb sync` to upload later."""
+    mode: Literal["online", "offline"] | None = None
+    """`offline` writes into the run directory, for `wandb sync` to upload later; unset: `WANDB_MODE`, or online."""
     api_key: Secret | None = None
     """Key of the account; unset takes `WANDB_API_KEY` or the key stored by `wandb login`."""
 

@@ -1,6 +1,7 @@
 """Metrics as a Weights & Biases run."""
 
 import contextlib
+import os
 import secrets
 import sys
 from collections.abc import Mapping
@@ -27,29 +28,26 @@ class WandbTracker:
             import wandb
         except ImportError as error:
             raise PluginError("Tracker 'wandb' needs the package wandb: pip install 'llmkit[wandb]'") from error
-        run_id = run_identity(run_dir, resumed)
-        online = config.mode == "online"
-        # Standard output belongs to `--json`.
-        with contextlib.redirect_stdout(sys.stderr):
+        offline = (config.mode or os.environ.get("WANDB_MODE")) == "offline"
+        key = config.api_key.get_secret_value() if config.api_key is not None else None
+        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to `--json`
             try:
-                if online and config.api_key is not None:
-                    wandb.login(key=config.api_key.get_secret_value())
                 self._run = wandb.init(
                     project=config.project,
                     entity=config.entity,
-                    name=config.run_name or run_dir.name,
-                    id=run_id,
+                    name=config.run_name or run_dir.resolve().name,
+                    id=run_identity(run_dir, resumed),
                     mode=config.mode,
                     dir=str(run_dir),
                     config=dict(resolved),
-                    # Offline, wandb appends to the run of the same id when it is synced.
-                    resume="allow" if online and resumed else None,
-                    settings=wandb.Settings(console="off"),
+                    # What was written offline under one id becomes one run when it is synced.
+                    resume="allow" if resumed and not offline else None,
+                    settings=wandb.Settings(console="off", api_key=key) if key else wandb.Settings(console="off"),
                 )
             except (wandb.Error, OSError) as error:
                 raise PluginError(
-                    f"Tracker 'wandb' cannot start: {error}. Log in with `wandb login`, set trackers.*.api_key, "
-                    "or choose mode=offline"
+                    f"Tracker 'wandb' cannot start: {error}. Log in with `wandb login`, set its api_key, "
+                    "or choose its mode: offline"
                 ) from error
         # A resumed run repeats steps, and wandb's own step may only rise.
         self._run.define_metric("*", step_metric="step")

@@ -144,3 +144,64 @@ def grpo(
     from llmkit.train.grpo import train
 
     show(train(resolved, invocation), invocation)
+
+
+def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]", Invocation]:
+    """Resolve the configuration that a command line asks for.
+
+    Raises:
+        ConfigError: there is nothing to train on, or a setting is wrong.
+        CheckpointError: there is no run to resume.
+    """
+    from llmkit.config.resolve import resolve
+    from llmkit.config.runs import schema_of
+
+    preset: str | None = parameters["preset"]
+    files: list[Path] = list(parameters["config"] or ())
+    overrides: list[str] = list(parameters["overrides"] or ())
+    settings = options.settings(parameters)
+    if parameters["resume"] and not preset and not files:
+        directory = _run_to_resume(command, settings, overrides)
+        files = [directory / "config.yaml"]
+        settings["output_dir"] = ("--resume", str(directory))
+    elif not (preset or files or overrides or _names_dataset(settings, os.environ)):
+        raise ConfigError(_nothing_to_train_on(command))
+    resolved = resolve(
+        schema_of(command), command=command, preset=preset, files=files, options=settings, overrides=overrides
+    )
+    name = Path(preset).stem if preset else command.rpartition("/")[2]
+    invocation = Invocation(name, parameters["resume"], parameters["dry_run"], parameters["as_json"])
+    return resolved, invocation
+
+
+def show(summary: Mapping[str, Any], invocation: Invocation) -> None:
+    """Print a run's summary on standard output when it was asked for; tables for people are printed by the run."""
+    if invocation.json:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+
+
+def _run_to_resume(command: str, settings: Mapping[str, tuple[str, Any]], overrides: Sequence[str]) -> Path:
+    """The directory that `--resume` by itself means: the one that is named, or the newest run of the command."""
+    named = [text.partition("=")[2] for text in overrides if text.startswith("output_dir=")]
+    if not named and "output_dir" in settings:
+        named = [settings["output_dir"][1]]
+    from llmkit.train.run_directory import check_resumable, latest_run
+
+    if not named:
+        return latest_run(command)
+    directory = Path(named[-1])
+    check_resumable(directory, command)
+    return directory
+
+
+def _names_dataset(settings: Mapping[str, tuple[str, Any]], environ: Mapping[str, str]) -> bool:
+    keys = [*settings, *(name.lower().removeprefix("llmkit__") for name in environ if name.startswith("LLMKIT__"))]
+    return any(key.startswith("dataset") for key in keys)
+
+
+def _nothing_to_train_on(command: str) -> str:
+    return (
+        f"llmkit {command.replace('/', ' ')}: nothing to train on. Choose a preset with --preset NAME "
+        f"(`llmkit presets list {command}` shows them), a file of settings with --config FILE, "
+        "or a data set with --dataset NAME"
+    )

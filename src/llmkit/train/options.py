@@ -62,9 +62,11 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 
 
 def _complete_preset(ctx: typer.Context, incomplete: str) -> list[str]:
-    from llmkit.config.presets import preset_names
+    from llmkit.config.presets import list_presets
 
-    return [name for name in preset_names(f"train/{ctx.info_name}") if name.startswith(incomplete)]
+    command = f"train/{ctx.info_name}"
+    names = (preset.name.removeprefix(f"{command}/") for preset in list_presets(command))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _complete_plugin(kind: str) -> Any:
@@ -84,7 +86,9 @@ Preset = Annotated[
 ]
 ConfigFiles = Annotated[
     list[Path] | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML settings over the preset's; later files win. Repeatable."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="YAML settings over the preset's; later files win. Repeatable."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

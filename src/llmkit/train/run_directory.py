@@ -1,12 +1,12 @@
 """The directory that holds all that a run made.
 
-    config.yaml         the resolved configuration; its first line names the command
-    environment.json    versions, machine, commit, command line of the newest start, and of earlier ones
-    metrics.jsonl       one object per step
-    checkpoints/        step-N/ directories, see `checkpoints.py`
-    rollouts/           sampled completions, one JSONL file per logged step
-    report.html, *.png  curves and samples
-    run.lock            which process writes here
+config.yaml         the resolved configuration; its first line names the command
+environment.json    versions, machine, commit, command line of the newest start, and of earlier ones
+metrics.jsonl       one object per step
+checkpoints/        step-N/ directories, see `checkpoints.py`
+rollouts/           sampled completions, one JSONL file per logged step
+report.html, *.png  curves and samples
+run.lock            which process writes here
 """
 
 import builtins
@@ -103,7 +103,7 @@ class RunDirectory:
         self.close()
 
 
-def open(  # noqa: A001 - read as `run_directory.open`
+def open(
     command: str,
     *,
     output_dir: str | Path | None = None,
@@ -237,7 +237,8 @@ def latest_run(command: str, root: Path = Path("runs")) -> Path:
     found = [path.parent for path in root.glob("*/config.yaml") if command_of(path.parent) == command]
     if not found:
         raise CheckpointError(
-            f"{root}: no run of `llmkit {spoken(command)}` to resume; name one with --output-dir, or start without --resume"
+            f"{root}: no run of `llmkit {spoken(command)}` to resume; "
+            "name one with --output-dir, or start without --resume"
         )
     return max(found, key=lambda path: (path / "config.yaml").stat().st_mtime_ns)
 

@@ -27,11 +27,11 @@ NUMBER = re.compile(
 )
 
 COMMANDS = re.compile(r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[,!;: ]")
-TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
+TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|underline|mathrm|mathbf|operatorname|mbox)\s*\{([^{}]*)\}")
 FRACTION = re.compile(r"(\d)?\\[dtc]?frac\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]+)\s*\}|(\d))")
 UNIT_POWER = re.compile(r"(?<=[A-Za-z])\s*(?:\^\s*\{?[23]\}?|[²³])")
 CLAUSE_END = re.compile(r"[,;.]\s|(?<![-+*×/÷=])\s\(")
-BEFORE_IN_EXPRESSION = re.compile(r"(?:\\[A-Za-z]+(?:\[[^\]]*\])?\s*\{?|[\^√])\s*$")
+BEFORE_IN_EXPRESSION = re.compile(r"\\[A-Za-z]|[\^√]\s*$|[A-Za-zπ)}]\s*[/×]\s*$")
 AFTER_IN_EXPRESSION = re.compile(r"\s*(?:\\[A-Za-z]|[\^√π]|[-+×/÷]\s*[\d($\\]|\*\s*[\d\\])")
 MAX_DIGITS = 300
 
@@ -64,8 +64,7 @@ def parse_number(text: str) -> Number | None:
     for match in NUMBER.finditer(text):
         number = _number(match)
         if number is not None:
-            partial = BEFORE_IN_EXPRESSION.search(text[: match.start()]) or AFTER_IN_EXPRESSION.match(text, match.end())
-            return None if partial else number
+            return None if _is_part(text[: match.start()], text[match.end() :]) else number
     return None
 
 
@@ -103,11 +102,18 @@ def plain_text(text: str) -> str:
     text = re.sub(r"(?<=\d)(?:\{,\}|\\,|\\!,?|[\u00a0\u2009\u202f'’])(?=\d{3}(?!\d))", "", text)
     if "\\" in text:
         text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", " degrees", text)
-        text = text.replace("\\$", "$").replace("\\%", "%").replace("\\times", "×").replace("\\cdot", "*")
+        text = text.replace("\\$", "$").replace("\\%", "%").replace("\\times", "×").replace("\\approx", "=").replace("\\cdot", "*")
         text = TEXT_COMMAND.sub(r" \1 ", COMMANDS.sub(" ", text))
         text = FRACTION.sub(_written_fraction, text)
     text = re.sub(r"\^\s*\{\s*(-?\d+)\s*\}", r"^\1", text)
     return UNIT_POWER.sub("", text)
+
+
+def _is_part(before: str, after: str) -> bool:
+    """Whether a number between these texts is a part of a formula or of a tuple."""
+    if BEFORE_IN_EXPRESSION.search(before) or AFTER_IN_EXPRESSION.match(after):
+        return True
+    return before.rstrip().endswith(("(", "[")) and after.lstrip().startswith(",")
 
 
 def _written_fraction(match: re.Match[str]) -> str:

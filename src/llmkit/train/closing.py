@@ -1,0 +1,21 @@
+"""How a training run ends: the table, and the summary for programs."""
+
+from typing import Any
+
+from llmkit.train.console import print_summary
+from llmkit.train.session import Session
+
+
+def close_run(session: Session) -> dict[str, Any]:
+    """Print the closing table and return the summary, with where everything is, as plain values."""
+    directory = session.directory
+    summary = session.journal.summary()
+    plots = sorted(directory.path.glob("*.png"))
+    files = {"report": directory.report, **{plot.stem: plot for plot in plots}}
+    print_summary(summary, extra=[("run directory", str(directory.path)), *((k, str(v)) for k, v in files.items())])
+    return {
+        "run_directory": str(directory.path),
+        "checkpoint": str(directory.checkpoints / f"step-{session.total_steps}"),
+        **{name: str(path) for name, path in files.items()},
+        **summary.to_dict(),
+    }

@@ -1,0 +1,135 @@
+"""`llmkit train dpo`: direct preference optimization."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmkit.algorithms.aggregate import sequence_sums
+from llmkit.algorithms.dpo import dpo_loss
+from llmkit.config.resolve import Resolved
+from llmkit.config.runs import DPORun
+from llmkit.data.collate import collate, micro_batches
+from llmkit.data.loader import load_pairs
+from llmkit.engines.training.contract import TrainEngine
+from llmkit.models.dropout import disable_dropout
+from llmkit.models.logprobs import supervised_positions
+from llmkit.models.packed import sequence_ids, to_device
+from llmkit.models.policy import Policy
+from llmkit.train.closing import close_run
+from llmkit.train.dry_run import dry_run
+from llmkit.train.inputs import open_inputs
+from llmkit.train.invocation import Invocation
+from llmkit.train.session import Session, Stopwatch, peak_memory_bytes
+from llmkit.types import Batch, PreferencePair
+
+
+def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
+    """Run it; returns the summary as plain values."""
+    run = resolved.run
+    inputs = open_inputs(run)
+    data = run.data.model_copy(update={"max_length": inputs.max_length})
+    loader = load_pairs(inputs.dataset, inputs.formatter, inputs.codec, data, run.seed)
+    if invocation.dry_run:
+        (pair,) = loader.take(1)
+        return dry_run(resolved, inputs, [pair.chosen, pair.rejected], rows_per_step=2 * run.batch.rows_per_step)
+    held_out = [
+        pair
+        for record in inputs.held_out_records(run.eval.max_rows)
+        if (pair := inputs.codec.pair(record, data.max_length, data.overlength))
+    ]
+    with Session(
+        resolved,
+        invocation,
+        inputs,
+        loader,
+        command="train/dpo",
+        rows_per_step=run.batch.rows_per_step,
+        with_reference=True,
+    ) as session:
+        policy = session.policy
+        # Policy and reference must differ by training alone.
+        disable_dropout(policy.model)
+        if held_out and session.start == 0:
+            session.journal.log(0, evaluate(policy, held_out, run))
+        for step in range(session.start + 1, session.total_steps + 1):
+            watch = Stopwatch()
+            metrics = update(session.engine, loader.take(run.batch.rows_per_step), run)
+            seconds = watch.read()
+            metrics |= {
+                "training_seconds": seconds,
+                "tokens_per_second": metrics["num_tokens"] / seconds,
+                "peak_memory_bytes": peak_memory_bytes(policy.device),
+                "num_rows_dropped": loader.counts.dropped,
+                "num_rows_truncated": loader.counts.truncated,
+            }
+            if held_out and session.evaluates_at(step):
+                metrics |= evaluate(policy, held_out, run)
+            session.finish_step(step, metrics)
+    return close_run(session)
+
+
+def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) -> dict[str, float]:
+    """One optimizer step on the mean loss of `pairs`, whatever the micro-batches."""
+    engine.policy.model.train()
+    sums: dict[str, float] = {}
+    for batch in batches(pairs, run.batch.tokens_per_micro_batch, engine.policy.device):
+        losses, metrics = batch_losses(engine.policy, batch, run)
+        engine.backward(losses.sum() / len(pairs))
+        add(sums, {"loss": losses, **metrics})
+    return {
+        **{name: value / len(pairs) for name, value in sums.items()},
+        **engine.step(),
+        "num_tokens": sum(len(pair.chosen.token_ids) + len(pair.rejected.token_ids) for pair in pairs),
+    }
+
+
+@torch.no_grad()
+def evaluate(policy: Policy, pairs: Sequence[PreferencePair], run: DPORun) -> dict[str, float]:
+    """Loss and share of pairs ranked rightly, on held-out pairs."""
+    watch = Stopwatch()
+    policy.model.eval()
+    sums: dict[str, float] = {}
+    for batch in batches(pairs, run.batch.tokens_per_micro_batch, policy.device):
+        losses, metrics = batch_losses(policy, batch, run)
+        add(sums, {"loss": losses, "accuracy": metrics["rewards_accuracy"], "margin": metrics["rewards_margin"]})
+    return {
+        **{f"eval_{name}": value / len(pairs) for name, value in sums.items()},
+        "evaluation_seconds": watch.read(),
+    }
+
+
+def batch_losses(policy: Policy, batch: Batch, run: DPORun) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and metrics of each pair; the batch holds chosen and rejected answers in turn."""
+    answers = answer_logprobs(batch, policy.logprobs(batch)[0])
+    reference = answer_logprobs(batch, policy.reference_logprobs(batch))
+    return dpo_loss(
+        answers[0::2],
+        answers[1::2],
+        reference[0::2],
+        reference[1::2],
+        beta=run.algorithm.beta,
+        label_smoothing=run.algorithm.label_smoothing,
+    )
+
+
+def answer_logprobs(batch: Batch, logprobs: Tensor) -> Tensor:
+    """[B] log-probability of each sequence's answer, nats."""
+    positions = supervised_positions(batch)
+    weighted = logprobs * batch.loss_weights[positions]
+    return sequence_sums(weighted, sequence_ids(batch)[positions], len(batch.sequence_ends))
+
+
+def batches(pairs: Sequence[PreferencePair], tokens: int, device: torch.device) -> list[Batch]:
+    """Micro-batches in which each chosen answer is followed by its rejected one."""
+    return [
+        to_device(collate([side for pair in part for side in (pair.chosen, pair.rejected)]), device)
+        for part in micro_batches(pairs, tokens)
+    ]
+
+
+def add(sums: dict[str, float], values: dict[str, Tensor]) -> None:
+    """Add up each metric over pairs."""
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + float(value.sum())

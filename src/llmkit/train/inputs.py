@@ -1,0 +1,79 @@
+"""What a training run reads: tokenizer, training rows, held-out rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from llmkit import plugins
+from llmkit.config.runs import DPORun, GRPORun, SFTRun
+from llmkit.data.codec import TextCodec
+from llmkit.data.contract import Dataset, Formatter, choose_formatter
+from llmkit.errors import ModelError
+from llmkit.models.loading import context_length, load_tokenizer
+from llmkit.types import Record
+
+
+@dataclass
+class Inputs:
+    """Tokenizer and data of a run.
+
+    Attributes:
+        tokenizer: the model's own, or the one that was named.
+        codec: the tokenizer with its chat template.
+        dataset: rows to train on.
+        held_out: rows to measure on; None when the run names none.
+        formatter: reads rows of both.
+        max_length: most tokens of a sample: what the run allows, within the model's context.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    codec: TextCodec
+    dataset: Dataset
+    held_out: Dataset | None
+    formatter: Formatter
+    max_length: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows to train on."""
+        return len(self.dataset)
+
+    def held_out_records(self, limit: int) -> list[Record]:
+        """The first `limit` held-out records; none when the run names no held-out rows."""
+        if self.held_out is None:
+            return []
+        formatter = choose_formatter(self.formatter, self.held_out)
+        return [formatter.to_record(self.held_out[index]) for index in range(min(limit, len(self.held_out)))]
+
+
+def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
+    """Open tokenizer and data, before the model: their faults show at once.
+
+    Raises:
+        ModelError: there is no tokenizer, or it has no chat template.
+        DataError: a data set cannot be read.
+    """
+    dataset = build("datasets", run.dataset)
+    held_out = build("datasets", run.eval_dataset) if run.eval_dataset is not None else None
+    formatter = build("formatters", run.formatter)
+    tokenizer = load_tokenizer(run.model)
+    codec = TextCodec(tokenizer, read_template(run.model.chat_template))
+    max_length = min(run.data.max_length, context_length(run.model))
+    return Inputs(tokenizer, codec, dataset, held_out, formatter, max_length)
+
+
+def build(kind: str, section: Any) -> Any:
+    """What the plugin that a section names makes of it."""
+    return plugins.load(kind, section.name).build(section)
+
+
+def read_template(path: str | None) -> str | None:
+    """The text of a chat-template file."""
+    if path is None:
+        return None
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"model.chat_template={path}: cannot be read: {error}") from error

@@ -1,0 +1,231 @@
+"""What every training story opens and closes: run directory, policy, optimizer, journal, checkpoints."""
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import torch
+
+from llmkit import plugins
+from llmkit.config.resolve import Resolved
+from llmkit.config.runs import TrainingRun
+from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
+from llmkit.engines.training.torch_engine import TorchEngine
+from llmkit.errors import CheckpointError, LLMKitError
+from llmkit.models.loading import load_model
+from llmkit.models.policy import Policy, torch_device
+from llmkit.train import run_directory
+from llmkit.train.checkpoints import Checkpoint, CheckpointStore
+from llmkit.train.console import note
+from llmkit.train.inputs import Inputs
+from llmkit.train.interruption import Interruption
+from llmkit.train.invocation import Invocation
+from llmkit.train.journal import Journal
+from llmkit.train.resuming import check_same_run
+from llmkit.train.state import read_state, write_state
+
+
+class Position(Protocol):
+    """Something that knows where it stands in the data."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Session:
+    """A run in progress. Opens everything on entry; on exit closes it, and saves what an error would have lost.
+
+    Attributes:
+        policy: the model in training.
+        engine: its optimizer.
+        journal: metrics and rollouts.
+        start: the last step that is done; 0 for a new run.
+        total_steps: the last step of the run.
+        interrupted: true once the user asked to stop.
+    """
+
+    policy: Policy
+    engine: TorchEngine
+    journal: Journal
+    interrupted: Interruption
+
+    def __init__(
+        self,
+        resolved: Resolved[Any],
+        invocation: Invocation,
+        inputs: Inputs,
+        position: Position,
+        *,
+        command: str,
+        rows_per_step: int,
+        with_reference: bool = False,
+    ) -> None:
+        """
+        Args:
+            inputs: tokenizer and data.
+            position: where the run stands in its data; saved and restored with each checkpoint.
+            command: `train/sft` and the like.
+            rows_per_step: rows of the data set per optimizer step; with `num_epochs` it gives the number of steps.
+            with_reference: keep the model that training began with.
+        """
+        self.run: TrainingRun = resolved.run
+        self._resolved = resolved
+        self._invocation = invocation
+        self._inputs = inputs
+        self._position = position
+        self._command = command
+        self._with_reference = with_reference
+        self.total_steps = self.run.max_steps or max(
+            1, math.ceil(self.run.num_epochs * inputs.num_rows / rows_per_step)
+        )
+        self.start = 0
+        self._stack = ExitStack()
+        self._marked: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+        self._saved_step = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.interrupted = stack.enter_context(Interruption())
+            self.directory = stack.enter_context(self._open_directory())
+            self._store = CheckpointStore(
+                self.directory.checkpoints,
+                keep_last=self.run.checkpoint.keep_last,
+                config_hash=self._resolved.semantic_hash(),
+                config=self._resolved.masked(),
+            )
+            checkpoint = self._find_checkpoint()
+            self.directory.write_start(self._resolved.to_yaml())
+            self._load(checkpoint)
+            self.journal = stack.enter_context(
+                Journal(
+                    self.directory,
+                    self.run.trackers,
+                    self._resolved.masked(),
+                    total_steps=self.total_steps,
+                    resume_from=checkpoint.step if checkpoint else None,
+                )
+            )
+            stack.push(self._save_on_error)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write a step down, save when it is time to, and stop when asked to.
+
+        Raises:
+            RunInterrupted: the user asked to stop; the state is saved.
+        """
+        self.journal.log(step, metrics)
+        self._marked = (step, self._position.state_dict(), get_random_state())
+        every = self.run.checkpoint.every_steps
+        last = step == self.total_steps
+        if last or self.interrupted or (every and step % every == 0):
+            self.save()
+        if self.interrupted and not last:
+            raise self.interrupted.stop(step, self.directory)
+
+    def save(self) -> None:
+        """Write a checkpoint of the last finished step."""
+        if self._marked is None or self._marked[0] == self._saved_step:
+            return
+        step, position, random = self._marked
+
+        def write(path: Path) -> None:
+            self.policy.model.save_pretrained(path)
+            self._inputs.tokenizer.save_pretrained(path)
+            trainer = path / "trainer"
+            trainer.mkdir()
+            set_random_state(random)
+            self.engine.save(trainer)
+            write_state(trainer, {"step": step, "position": position})
+
+        self._store.save(step, write)
+        self._saved_step = step
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether held-out rows are measured after `step`: first, last, and every `eval.every_steps`."""
+        every = self.run.eval.every_steps
+        return step in (0, self.total_steps) or bool(every and step % every == 0)
+
+    def _open_directory(self) -> run_directory.RunDirectory:
+        return run_directory.open(
+            self._command, output_dir=self.run.output_dir, name=self._invocation.name, resume=self._invocation.resume
+        )
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        if not self._invocation.resume:
+            return None
+        checkpoint = self._store.latest()
+        if checkpoint is None:
+            note(f"{self.directory.path}: no checkpoint yet, so the run starts at the beginning")
+            return None
+        check_same_run(checkpoint, self._resolved)
+        if checkpoint.step >= self.total_steps:
+            raise CheckpointError(
+                f"{checkpoint.path}: all {self.total_steps} steps of this run are done; raise max_steps to go on"
+            )
+        note(f"Resuming {self.directory.path} after step {checkpoint.step} of {self.total_steps}")
+        return checkpoint
+
+    def _load(self, checkpoint: Checkpoint | None) -> None:
+        run = self.run
+        if run.device.threads:
+            torch.set_num_threads(run.device.threads)
+        device = torch_device(run.device)
+        model = load_model(run.model)
+        seed_everything(run.seed)
+        base = Policy(model.to(device), device, getattr(torch, run.device.compute_dtype))
+        adapter = plugins.load("adapters", run.adapter.name).build(run.adapter)
+        if self._with_reference and run.adapter.name == "full":
+            base.keep_reference()
+        base.model = adapter.restore(model, checkpoint.path) if checkpoint else adapter.attach(model)
+        if run.device.gradient_checkpointing:
+            base.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.policy = base
+        self.engine = TorchEngine(base, run.optim, self.total_steps)
+        if checkpoint:
+            state = read_state(checkpoint.trainer)
+            self._position.load_state_dict(state["position"])
+            self.engine.load(checkpoint.trainer)
+            self.start = self._saved_step = checkpoint.step
+
+    def _save_on_error(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """A run that fails, in a reward for example, keeps the steps that it has finished."""
+        if isinstance(error, LLMKitError) and self._marked is not None and self._marked[0] != self._saved_step:
+            self.save()
+            note(f"{self.directory.path}: saved after step {self._saved_step}; mend the cause and use --resume")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: of the GPU when there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Stopwatch:
+    """Seconds since the last reading."""
+
+    def __init__(self) -> None:
+        self._at = time.perf_counter()
+
+    def read(self) -> float:
+        """Seconds since it was made or last read."""
+        now = time.perf_counter()
+        seconds, self._at = now - self._at, now
+        return seconds

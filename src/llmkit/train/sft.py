@@ -1,0 +1,111 @@
+"""`llmkit train sft`: supervised fine-tuning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmkit.algorithms.aggregate import token_scales
+from llmkit.algorithms.sft import sft_loss
+from llmkit.config.resolve import Resolved
+from llmkit.config.runs import SFTRun
+from llmkit.data.collate import collate, micro_batches
+from llmkit.data.loader import load_samples
+from llmkit.engines.training.contract import TrainEngine
+from llmkit.models.logprobs import supervised_positions
+from llmkit.models.packed import sequence_ids, to_device
+from llmkit.models.policy import Policy
+from llmkit.train.closing import close_run
+from llmkit.train.dry_run import dry_run
+from llmkit.train.inputs import open_inputs
+from llmkit.train.invocation import Invocation
+from llmkit.train.session import Session, Stopwatch, peak_memory_bytes
+from llmkit.types import Batch, Sample
+
+
+def train(resolved: Resolved[SFTRun], invocation: Invocation) -> dict[str, Any]:
+    """Run it; returns the summary as plain values."""
+    run = resolved.run
+    inputs = open_inputs(run)
+    data = run.data.model_copy(update={"max_length": inputs.max_length})
+    loader = load_samples(inputs.dataset, inputs.formatter, inputs.codec, data, run.seed)
+    if invocation.dry_run:
+        return dry_run(resolved, inputs, loader.take(1), rows_per_step=run.batch.rows_per_step)
+    held_out = [
+        sample
+        for record in inputs.held_out_records(run.eval.max_rows)
+        if (sample := inputs.codec.sample(record, data.train_on, data.max_length, data.overlength))
+    ]
+    with Session(
+        resolved, invocation, inputs, loader, command="train/sft", rows_per_step=run.batch.rows_per_step
+    ) as session:
+        policy = session.policy
+        if held_out and session.start == 0:
+            session.journal.log(0, evaluate(policy, held_out, run))
+        for step in range(session.start + 1, session.total_steps + 1):
+            watch = Stopwatch()
+            samples = loader.take(run.batch.rows_per_step)
+            metrics = update(session.engine, samples, run)
+            seconds = watch.read()
+            metrics |= {
+                "training_seconds": seconds,
+                "tokens_per_second": metrics["num_tokens"] / seconds,
+                "peak_memory_bytes": peak_memory_bytes(policy.device),
+                "num_rows_dropped": loader.counts.dropped,
+                "num_rows_truncated": loader.counts.truncated,
+            }
+            if held_out and session.evaluates_at(step):
+                metrics |= evaluate(policy, held_out, run)
+            session.finish_step(step, metrics)
+    return close_run(session)
+
+
+def update(engine: TrainEngine, samples: Sequence[Sample], run: SFTRun) -> dict[str, float]:
+    """One optimizer step on the mean loss of `samples`, whatever the micro-batches."""
+    engine.policy.model.train()
+    total = step_total(samples, run.algorithm.average)
+    loss = 0.0
+    for batch in batches(samples, run.batch.tokens_per_micro_batch, engine.policy.device):
+        part = batch_loss(engine.policy, batch, run.algorithm.average, total)
+        engine.backward(part)
+        loss += part.item()
+    return {
+        "loss": loss,
+        **engine.step(),
+        "num_tokens": sum(len(sample.token_ids) for sample in samples),
+        "num_trained_tokens": sum(weight != 0 for sample in samples for weight in sample.loss_weights),
+    }
+
+
+@torch.no_grad()
+def evaluate(policy: Policy, samples: Sequence[Sample], run: SFTRun) -> dict[str, float]:
+    """Loss on held-out samples, nats per trained token, and its time."""
+    watch = Stopwatch()
+    policy.model.eval()
+    total = step_total(samples, run.algorithm.average)
+    parts = [
+        batch_loss(policy, batch, run.algorithm.average, total).item()
+        for batch in batches(samples, run.batch.tokens_per_micro_batch, policy.device)
+    ]
+    return {"eval_loss": sum(parts), "evaluation_seconds": watch.read()}
+
+
+def batch_loss(policy: Policy, batch: Batch, average: str, total: float) -> Tensor:
+    """A micro-batch's part of the step's loss."""
+    logprobs, _ = policy.logprobs(batch)
+    positions = supervised_positions(batch)
+    scales = token_scales(batch.loss_weights[positions], sequence_ids(batch)[positions], average, total)
+    return sft_loss(logprobs, scales)
+
+
+def step_total(samples: Sequence[Sample], average: str) -> float:
+    """What the step's losses are divided by: its weight, or its number of rows."""
+    if average == "sequence":
+        return float(len(samples))
+    return float(sum(sum(sample.loss_weights[1:]) for sample in samples))
+
+
+def batches(samples: Sequence[Sample], tokens: int, device: torch.device) -> list[Batch]:
+    """Micro-batches of at most `tokens` tokens, on the device."""
+    return [to_device(collate(part), device) for part in micro_batches(samples, tokens)]
