@@ -26,17 +26,17 @@ INTERRUPTED = 130
 class LazyGroup(TyperGroup):
     """A group whose subcommands are the plugins of the kind `commands`."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Names for help and completion."""
         return plugins.names("commands")
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
         """A stand-in with name and summary, for help and completion: nothing is imported."""
         if cmd_name not in plugins.names("commands"):
             return None
         return TyperCommand(cmd_name, short_help=plugins.summary("commands", cmd_name))
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that was typed, imported."""
         name = args[0]
         if name.startswith("-"):
@@ -63,7 +63,7 @@ def import_command(name: str) -> TyperCommand | TyperGroup:
     holder.registered_groups = plugin.registered_groups
     try:
         command: Any = typer.main.get_command(holder)
-    except Exception as error:  # noqa: BLE001 - Typer raises all sorts for a signature that it cannot read
+    except Exception as error:  # Typer raises all sorts for a signature that it cannot read
         found = plugins.find("commands", name)
         raise PluginError(f"The {found} is not a usable typer.Typer: {type(error).__name__}: {error}") from error
     command.name = name

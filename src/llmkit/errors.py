@@ -1,15 +1,15 @@
 """What can go wrong, and with which exit code.
 
-    LLMKitError                 a message for the user, never a stack trace
-    ├── ConfigError             2  an option, a preset, a key or a value is wrong
-    ├── PluginError             2  a plugin is missing, incompatible or broken (also a LookupError)
-    ├── DataError               2  a file or a row cannot be used; names file:line
-    ├── ModelError              2  a model directory, tokenizer or template cannot be used
-    ├── CheckpointError         2  a checkpoint or a run directory cannot be used
-    ├── EngineError             1  an engine failed while it ran
-    ├── RewardError             1  a reward raised or gave no number
-    └── TrainingError           1  training cannot go on (NaN loss, disk full)
-    RunInterrupted            130  no error: the user asked to stop and the run has saved itself
+LLMKitError                 a message for the user, never a stack trace
+├── ConfigError             2  an option, a preset, a key or a value is wrong
+├── PluginError             2  a plugin is missing, incompatible or broken (also a LookupError)
+├── DataError               2  a file or a row cannot be used; names file:line
+├── ModelError              2  a model directory, tokenizer or template cannot be used
+├── CheckpointError         2  a checkpoint or a run directory cannot be used
+├── EngineError             1  an engine failed while it ran
+├── RewardError             1  a reward raised or gave no number
+└── TrainingError           1  training cannot go on (NaN loss, disk full)
+RunInterrupted            130  no error: the user asked to stop and the run has saved itself
 """
 
 

@@ -75,6 +75,11 @@ class Plugin:
         """Version of that package."""
         return self.distribution.version
 
+    @property
+    def qualified_name(self) -> str:
+        """`package:name`, which is clear even when two packages have the name."""
+        return f"{self.package}:{self.entry_point.name}"
+
     def __str__(self) -> str:
         return f"{_one(self.kind)} '{self.name}' of {self.package} {self.version}"
 
@@ -115,15 +120,16 @@ def find(kind: str, name: str) -> Plugin:
     if rivals:
         packages = " and ".join(found[rival].package for rival in rivals)
         raise PluginError(f"Two packages have the {_one(kind)} '{name}': {packages}. Choose one: {_listed(rivals)}.")
-    by_package = {f"{plugin.package}:{plugin.entry_point.name}": plugin for plugin in found.values()}
-    if name in by_package:
-        return by_package[name]
-    raise PluginError(f"No {_one(kind)} named '{name}'.{_suggestion(name, found)} Installed: {_listed(found)}.")
+    for plugin in found.values():
+        if plugin.qualified_name == name:
+            return plugin
+    raise PluginError(f"No {_one(kind)} named '{name}'.{suggestion(name, found)} Installed: {_listed(found)}.")
 
 
 def load(kind: str, name: str) -> Any:
-    """Import a plugin: a module or object with `Config` and `build`, a command's `typer.Typer`, a preset package's folder.
+    """Import a plugin.
 
+    Returns: a module or object with `Config` and `build`; a command's `typer.Typer`; the folder of a preset package.
     Raises:
         PluginError: it is not installed, wants another llmkit, cannot be imported, or is not what its kind promises.
     """
@@ -174,6 +180,30 @@ def preset_dirs() -> list[tuple[str, Path]]:
     return [(package, path) for package, path in found if path is not None]
 
 
+def is_installed(kind: str, name: str) -> bool:
+    """Whether `find(kind, name)` finds something."""
+    return name in _index(kind) or any(plugin.qualified_name == name for plugin in _index(kind).values())
+
+
+def kind_named(word: str) -> str:
+    """`engine` or `engines` as the kind `engines`.
+
+    Raises:
+        PluginError: there is no such kind.
+    """
+    if word in KINDS:
+        return word
+    if f"{word}s" in KINDS:
+        return f"{word}s"
+    raise PluginError(f"No kind of plugin named '{word}'.{suggestion(word, KINDS)} Kinds: {_listed(KINDS)}.")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the closest known name; empty when none is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
 def rescan() -> None:
     """Forget what was found, after a package was installed or removed in this process."""
     _index.cache_clear()
@@ -182,8 +212,7 @@ def rescan() -> None:
 @cache
 def _index(kind: str) -> dict[str, Plugin]:
     """Plugins of a kind by the name that chooses them."""
-    if kind not in KINDS:
-        raise PluginError(f"No kind of plugin named '{kind}'.{_suggestion(kind, KINDS)} Kinds: {_listed(KINDS)}.")
+    assert kind in KINDS, f"{kind} is none of {KINDS}"
     same_name: dict[str, list[Plugin]] = {}
     for entry_point in metadata.entry_points(group=f"llmkit.{kind}"):
         same_name.setdefault(entry_point.name, []).append(Plugin(kind, entry_point.name, entry_point))
@@ -192,8 +221,7 @@ def _index(kind: str) -> dict[str, Plugin]:
         if len(plugins) == 1:
             found[name] = plugins[0]
         else:
-            full = [f"{plugin.package}:{name}" for plugin in plugins]
-            found |= {key: Plugin(kind, key, plugin.entry_point) for key, plugin in zip(full, plugins, strict=True)}
+            found |= {one.qualified_name: Plugin(kind, one.qualified_name, one.entry_point) for one in plugins}
     return found
 
 
@@ -249,11 +277,6 @@ def _pip(requirements: Iterable[str]) -> str:
 
 def _one(kind: str) -> str:
     return "preset package" if kind == "presets" else kind.removesuffix("s")
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -93,6 +93,7 @@ FAMILIES = {
     "llama3": ("llama3", LLAMA3, "<|begin_of_text|>", "<|eot_id|>"),
     "llama3_gpt2": ("llama3", LLAMA3, "<|begin_of_text|>", "<|eot_id|>"),
     "mistral": ("mistral", MISTRAL, "<s>", "</s>"),
+    "metaspace": ("mistral", MISTRAL, "<s>", "</s>"),
     "qwen3": ("chatml", QWEN3, None, "<|im_end|>"),
     "phi": ("phi", PHI, None, "<|endoftext|>"),
     "plain": ("chatml", PLAIN, None, "<|endoftext|>"),
@@ -111,14 +112,16 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     specials, template, bos, eos = FAMILIES[family]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if not family.endswith("gpt2"):
+    tokenizer.decoder = decoders.ByteLevel()
+    if family == "metaspace":
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        tokenizer.decoder = decoders.Replace("▁", " ")
+    elif not family.endswith("gpt2"):
         words = pre_tokenizers.Split(Regex(WORDS), "isolated")
         by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, by_bytes])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+    alphabet = [*pre_tokenizers.ByteLevel.alphabet(), "▁", "\n"]
+    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS[specials]])
     return PreTrainedTokenizerFast(

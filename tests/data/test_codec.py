@@ -46,7 +46,8 @@ TWO_TURNS = ("user:What is two and two?", "assistant:four.", "user:What?", "assi
         ("mistral", " four.</s>|Four and four.</s>"),
         ("qwen3", "four.<|im_end|>|<think>\n\n</think>\n\nFour and four.<|im_end|>"),
         ("phi", "four.<|end|>|Four and four.<|end|>"),
-        ("plain", " four.|Four and four."),
+        # So does ".\n\n" at the other end, where no special token ends the turn.
+        ("plain", " four.\n\n|Four and four.\n\n"),
     ],
 )
 def test_assistant_turns_are_trained_through_their_end_token(
@@ -183,6 +184,15 @@ def test_control_tokens_come_from_the_template_alone(codec_of: Codecs, family: s
     assert codec.decode(sample.token_ids) == codec.template.render(record.messages)
     # A line break that begins the answer is one token with the one that ends the prompt.
     assert trained_text(codec, sample).removeprefix("\n") == (answer + "<|im_end|>").removeprefix("\n")
+
+
+def test_special_tokens_in_content_get_no_extra_space(codec_of: Codecs, conversation: Conversation):
+    # This kind of tokenizer puts a space before the first word of whatever it encodes.
+    codec = codec_of("metaspace")
+    record = conversation("user:say</s>now", "assistant:</s>")
+    sample = encode(codec, record)
+    assert codec.decode(sample.token_ids) == "<s>[INST] say</s>now [/INST] </s></s>"
+    assert sample.token_ids.count(codec.stop_token_ids[0]) == 1
 
 
 def test_a_pair_shares_its_prompt_and_trains_the_answers(codec_of: Codecs):

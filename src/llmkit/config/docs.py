@@ -30,20 +30,18 @@ class FieldDoc:
 
     Attributes:
         help: its docstring as one paragraph; empty when it has none.
-        default: the default as a plain value; `MISSING` when there is none, as for a section.
+        default: the default as a plain value (of a plugin section, the plugin's name); None when it is null or there is
+            none, as for sections.
         type_text: what may stand there, in words: `number`, `'token' or 'sequence'`.
         limits: `greater than 0 and at most 1`; empty when everything of the type is allowed.
+        is_required: whether it must be set.
     """
 
     help: str
     default: Any
     type_text: str
     limits: str
-
-    @property
-    def has_default(self) -> bool:
-        """Whether the key may be left out."""
-        return self.default is not MISSING
+    is_required: bool = False
 
 
 def describe(schema: type[Section], path: str) -> FieldDoc:
@@ -60,7 +58,7 @@ def describe(schema: type[Section], path: str) -> FieldDoc:
     if slot is not None:
         return describe_slot(slot, schema, parts)
     if holder is not None and holder.is_plugin and holder.kind is not None:
-        return FieldDoc(f"An option of the chosen one of {holder.kind.kind}.", MISSING, "depends on the plugin", "")
+        return FieldDoc(f"An option of the chosen one of {holder.kind.kind}.", None, "depends on the plugin", "")
     raise ConfigError(f"{path}: no such key. {suggest_key(schema, parts)}")
 
 
@@ -70,15 +68,19 @@ def describe_slot(slot: Slot, schema: type[Section], path: KeyPath) -> FieldDoc:
     owner = parent.section() if parent is not None else None
     text = field_help(owner, path[-1]) if owner is not None else ""
     section = section_type(slot.annotation)
+    if slot.kind is not None and slot.is_plugin:
+        is_required = slot.kind.default is None and slot.field is not None and slot.field.is_required()
+        return FieldDoc(text, slot.kind.default, type_text(slot), "", is_required)
     if section is not None:
-        is_absent = slot.field is not None and slot.field.default is None
-        return FieldDoc(text or section_help(section), None if is_absent else MISSING, type_text(slot), "")
-    return FieldDoc(text, default_at(schema, path), type_text(slot), limits(slot))
+        return FieldDoc(text or section_help(section), None, type_text(slot), "")
+    default = default_at(schema, path)
+    is_required = default is MISSING and slot.field is not None and slot.field.is_required()
+    return FieldDoc(text, None if default is MISSING else default, type_text(slot), limits(slot), is_required)
 
 
 def _plugin_name(kind: PluginKind) -> FieldDoc:
-    default = MISSING if kind.default is None else kind.default
-    return FieldDoc(field_help(PluginSection, "name"), default, f"name of one of {kind.kind}", "")
+    help_text = field_help(PluginSection, "name")
+    return FieldDoc(help_text, kind.default, f"name of one of {kind.kind}", "", kind.default is None)
 
 
 def field_help(owner: type[Section], name: str) -> str:
@@ -133,7 +135,8 @@ def _bound(value: Any) -> str:
 
 def _member_text(member: Any) -> str:
     if get_origin(member) is Literal:
-        return " or ".join(repr(value) for value in get_args(member))
+        values = [repr(value) for value in get_args(member)]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
     if isinstance(member, type) and issubclass(member, SecretStr):
         return "text (secret)"
     if isinstance(member, type) and issubclass(member, PluginSection):
@@ -144,8 +147,10 @@ def _member_text(member: Any) -> str:
     if arguments and get_origin(member) is tuple and Ellipsis not in arguments:
         kinds = {annotation_text(item) for item in arguments}
         return f"list of {len(arguments)} {'numbers' if kinds <= {'number', 'whole number'} else 'values'}"
-    if arguments and isinstance(get_origin(member), type) and not issubclass(get_origin(member), dict):
-        return f"list ({annotation_text(arguments[0])})"
+    holder = get_origin(member)
+    if arguments and isinstance(holder, type) and not issubclass(holder, dict):
+        item = annotation_text(arguments[0])
+        return f"list of {item}s" if item in ("number", "whole number", "plugin section") else f"list ({item})"
     if arguments:
         return f"section of any keys ({annotation_text(arguments[-1])})"
     return TYPE_NAMES.get(member, "any value" if member is Any else "text")

@@ -9,12 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from llmkit.config.changes import Change
+from llmkit.config.problems import Problems
 from llmkit.config.section import PluginKind, Section
 from llmkit.config.shape import Slot, chosen_name, default_at, slot_at
 from llmkit.config.tree import DEFAULT, KeyPath, Node, dotted, from_plain, wrap
-from llmkit.errors import ConfigError
 
 REFERENCE_START = "${"
+
+
+class ImpossibleChangeError(Exception):
+    """A change that the settings below it do not allow; the message says why."""
 
 
 def merge(lower: Node, upper: Node, slot: Slot | None) -> Node:
@@ -32,20 +36,16 @@ def merge(lower: Node, upper: Node, slot: Slot | None) -> Node:
     return replace(upper, value=entries)
 
 
-def apply_changes(settings: Node, changes: Sequence[Change], schema: type[Section]) -> Node:
+def apply_changes(settings: Node, changes: Sequence[Change], schema: type[Section], problems: Problems) -> Node:
     """Apply the changes of one layer in order; those that choose plugins go before those that set their options.
 
-    Raises:
-        ConfigError: an index has no list, or lies beyond its end; every such fault is told.
+    A change of a list's item that is not there, or a reset of an item, goes to `problems`.
     """
-    problems: list[str] = []
     for change in sorted(changes, key=lambda change: not _chooses(change, schema)):
         try:
             settings = _apply(settings, change, schema)
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
+        except ImpossibleChangeError as error:
+            problems.add(change.path, change.origin, str(error))
     return settings
 
 
@@ -96,7 +96,7 @@ def _assign(settings: Node, prefix: KeyPath, node: Node, change: Change, schema:
         place = (*prefix, *path[:depth])
         holder = _list_at(settings, place, schema) if part.isdecimal() else None
         if holder is not None:
-            item = _item(holder, part, place, change)
+            item = _item(holder, part, place)
             changed = _assign(settings, (*place, part), item, change, schema)
             return _put(node, path[:depth], holder.with_child(part, changed))
     return merge(node, wrap(path, change.node), slot_at(schema, prefix, settings))
@@ -111,12 +111,12 @@ def _list_at(settings: Node, path: KeyPath, schema: type[Section]) -> Node | Non
     return node if node is not None and node.is_list else None
 
 
-def _item(holder: Node, index: str, path: KeyPath, change: Change) -> Node:
+def _item(holder: Node, index: str, path: KeyPath) -> Node:
     item = holder.child(index)
     if item is None:
         size = len(holder.value)
         way_out = f"the last index is {size - 1}" if size else f"set the whole list: {dotted(path)}=[...]"
-        raise ConfigError(f"{change.origin.place}: {dotted(path)} has {size} items; {way_out}")
+        raise ImpossibleChangeError(f"{dotted(path)} has {size} items; {way_out}")
     return item
 
 
@@ -134,7 +134,7 @@ def _put(node: Node, path: KeyPath, new: Node) -> Node:
 def _reset(settings: Node, change: Change, schema: type[Section]) -> Node:
     path = change.path
     if any(part.isdecimal() and _list_at(settings, path[:depth], schema) for depth, part in enumerate(path)):
-        raise ConfigError(f"{change.origin.place}: an item of a list has no default; reset the list or set the item")
+        raise ImpossibleChangeError("an item of a list has no default; reset the list or set the item")
     if path[-1] == "name" and _is_plugin(schema, path[:-1], settings):
         path = path[:-1]  # options without the name that they belong to would go to another plugin
     return _without(settings, path)

@@ -1,5 +1,7 @@
 """One schema per run: the whole configuration of a command."""
 
+from contextlib import suppress
+from difflib import get_close_matches
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -21,7 +23,8 @@ from llmkit.config.schema import (
     SFTConfig,
     SFTDataConfig,
 )
-from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section
+from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
+from llmkit.errors import ConfigError, PluginError
 
 
 class TrainingRun(Section):
@@ -35,7 +38,7 @@ class TrainingRun(Section):
     """Optimizer steps; unset trains for `num_epochs`."""
     num_epochs: float = Field(1.0, gt=0)
     """Passes over the data set, when `max_steps` is unset."""
-    model: ModelConfig = Field(default_factory=ModelConfig)
+    model: ModelConfig = all_defaults(ModelConfig)
     adapter: Annotated[PluginSection, PluginKind("adapters", "full")]
     """What is trained: `full` every weight, `lora` a few added ones."""
     dataset: Annotated[PluginSection, PluginKind("datasets")]
@@ -44,9 +47,9 @@ class TrainingRun(Section):
     """Rows that the run measures itself on; unset measures nothing but the training loss."""
     formatter: Annotated[PluginSection, PluginKind("formatters", "auto")]
     """How a row becomes messages; `auto` finds out from the first rows."""
-    optim: OptimConfig = Field(default_factory=OptimConfig)
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    device: DeviceConfig = Field(default_factory=DeviceConfig)
+    optim: OptimConfig = all_defaults(OptimConfig)
+    checkpoint: CheckpointConfig = all_defaults(CheckpointConfig)
+    device: DeviceConfig = all_defaults(DeviceConfig)
     trackers: Annotated[tuple[PluginSection, ...], PluginKind("trackers"), Nonsemantic] = ()
     """Where metrics go besides `metrics.jsonl`."""
 
@@ -54,29 +57,29 @@ class TrainingRun(Section):
 class SFTRun(TrainingRun):
     """`llmkit train sft`: supervised fine-tuning."""
 
-    algorithm: SFTConfig = Field(default_factory=SFTConfig)
-    data: SFTDataConfig = Field(default_factory=SFTDataConfig)
-    eval: EvalConfig = Field(default_factory=EvalConfig)
-    batch: BatchConfig = Field(default_factory=BatchConfig)
+    algorithm: SFTConfig = all_defaults(SFTConfig)
+    data: SFTDataConfig = all_defaults(SFTDataConfig)
+    eval: EvalConfig = all_defaults(EvalConfig)
+    batch: BatchConfig = all_defaults(BatchConfig)
 
 
 class DPORun(TrainingRun):
     """`llmkit train dpo`: direct preference optimization."""
 
-    algorithm: DPOConfig = Field(default_factory=DPOConfig)
-    data: DataConfig = Field(default_factory=DataConfig)
-    eval: EvalConfig = Field(default_factory=EvalConfig)
-    batch: BatchConfig = Field(default_factory=BatchConfig)
+    algorithm: DPOConfig = all_defaults(DPOConfig)
+    data: DataConfig = all_defaults(DataConfig)
+    eval: EvalConfig = all_defaults(EvalConfig)
+    batch: BatchConfig = all_defaults(BatchConfig)
 
 
 class GRPORun(TrainingRun):
     """`llmkit train grpo`: reinforcement learning from verifiable rewards."""
 
-    algorithm: GRPOConfig = Field(default_factory=GRPOConfig)
-    data: PromptDataConfig = Field(default_factory=PromptDataConfig)
-    eval: RolloutEvalConfig = Field(default_factory=RolloutEvalConfig)
-    batch: RolloutBatchConfig = Field(default_factory=RolloutBatchConfig)
-    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    algorithm: GRPOConfig = all_defaults(GRPOConfig)
+    data: PromptDataConfig = all_defaults(PromptDataConfig)
+    eval: RolloutEvalConfig = all_defaults(RolloutEvalConfig)
+    batch: RolloutBatchConfig = all_defaults(RolloutBatchConfig)
+    sampling: SamplingConfig = all_defaults(SamplingConfig)
     engine: Annotated[PluginSection, PluginKind("engines", "native")]
     """What samples the completions."""
     workflow: Annotated[PluginSection, PluginKind("workflows", "single_turn")]
@@ -92,3 +95,31 @@ class GRPORun(TrainingRun):
                 f"data.max_length ({self.data.max_length}); lower the first or raise the second"
             )
         return self
+
+
+SCHEMAS: dict[str, type[Section]] = {"train/dpo": DPORun, "train/grpo": GRPORun, "train/sft": SFTRun}
+"""Schema of each command that is configured. A command plugin adds its own where its `typer.Typer` is made."""
+
+
+def schema_of(command: str) -> type[Section]:
+    """The schema of a command such as `train/grpo`.
+
+    Raises:
+        ConfigError: no command of this name is configured.
+    """
+    if command not in SCHEMAS:
+        _import_command(command.partition("/")[0])
+    if command in SCHEMAS:
+        return SCHEMAS[command]
+    known = sorted(SCHEMAS)
+    close = [name for name in known if name.endswith(f"/{command}")] or get_close_matches(command, known, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise ConfigError(f"No configured command named '{command}'.{hint} There are: {', '.join(known)}.")
+
+
+def _import_command(name: str) -> None:
+    """Let a command plugin add its schemas."""
+    from llmkit import plugins
+
+    with suppress(PluginError):  # a command that is not there is told of as an unknown one
+        plugins.load("commands", name)

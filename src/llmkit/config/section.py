@@ -1,8 +1,10 @@
 """The base of every configuration section."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 Secret = SecretStr
 """A value that is masked wherever a configuration is shown."""
@@ -39,3 +41,8 @@ class PluginKind:
 
 Nonsemantic = "nonsemantic"
 """Marks a field that changes where and how results are shown, never what is computed: it is left out of the hash."""
+
+
+def all_defaults(section: Callable[..., Section]) -> Any:
+    """The default of a field that holds a section: made when it is needed, so that importing a schema is quick."""
+    return Field(default_factory=section)

@@ -4,7 +4,7 @@ import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import SecretStr, create_model
 from pydantic.fields import FieldInfo
@@ -80,10 +80,15 @@ def plugin_model(kind: str, name: str) -> type[PluginSection]:
 def _plugin_model(config: type[Section], kind: str, name: str) -> type[PluginSection]:
     if "name" in config.model_fields:
         raise PluginError(f"Plugin '{name}' of {kind}: its Config has a field 'name', which chooses the plugin")
-    return create_model(
-        f"{name}_{kind}", __base__=(PluginSection, config), __module__=config.__module__, __doc__=config.__doc__,
-        name=(Literal[name], name),
-    )  # fmt: skip
+    fixed: Any = (Literal[name], name)
+    model = create_model(
+        f"{name}_{kind}",
+        __base__=(PluginSection, config),
+        __module__=config.__module__,
+        __doc__=config.__doc__,
+        name=fixed,
+    )
+    return cast(type[PluginSection], model)
 
 
 def chosen_name(node: Node | None, kind: PluginKind) -> str | None:

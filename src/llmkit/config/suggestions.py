@@ -69,7 +69,8 @@ def suggest_key(schema: type[Section], path: KeyPath) -> str:
         return f"Did you mean '{name}'?"
     if (elsewhere := _elsewhere(path[-1], paths)) is not None:
         return elsewhere
-    close = difflib.get_close_matches(dotted(path), map(dotted, paths), n=1, cutoff=CUTOFF)
+    alike = [dotted(known) for known in paths if len(known) == len(path)]
+    close = difflib.get_close_matches(dotted(path), alike, n=1, cutoff=CUTOFF)
     if close:
         return f"Did you mean '{close[0]}'?"
     return _list_of_keys(path, siblings)

@@ -94,8 +94,9 @@ def _path(item: Any, schema: type[Section]) -> KeyPath:
     for part in map(str, item["loc"]):
         deeper = slot.child(part)
         if deeper is None:
-            is_key = item["type"] in ("extra_forbidden", "missing") and part == str(item["loc"][-1])
-            return (*path, part) if is_key and slot.section() is not None else tuple(path)
+            return (*path, part) if item["type"] == "extra_forbidden" else tuple(path)
+        if item["type"] == "missing" and slot.section() is None:
+            return tuple(path)  # a list of fixed length is too short
         path.append(part)
         slot = deeper
     return tuple(path)

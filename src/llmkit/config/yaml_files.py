@@ -114,7 +114,7 @@ def _syntax_error(error: Any, text: str, shown: str) -> str:
     place = f"{shown}:{mark.line + 1}:{mark.column + 1}"
     if line[mark.column : mark.column + 1] == "\t" or line[: len(line) - len(line.lstrip())].count("\t"):
         return f"{place}: a tab in the indentation; YAML takes spaces only"
-    problem = WORDING.get(error.problem, error.problem)
+    problem = WORDING.get(error.problem, error.problem or "not YAML")
     if error.context and error.context_mark and error.context_mark.line != mark.line:
         problem += f" ({error.context} that begins on line {error.context_mark.line + 1})"
     return f"{place}: {problem}"

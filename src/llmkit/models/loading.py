@@ -8,11 +8,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from llmkit import plugins
 from llmkit.config.schema import ModelConfig
 from llmkit.errors import ModelError
 from llmkit.models.packed import ATTENTION
+
+# Its bars for files that take milliseconds would break ours.
+transformers_logging.disable_progress_bar()
 
 BUILTIN = "builtin:"
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -136,8 +140,11 @@ def _hub_options(config: ModelConfig) -> dict[str, Any]:
 
 
 def _attention(path: str, options: dict[str, Any]) -> dict[str, str]:
-    """Our attention where the architecture has a pluggable one; its own elsewhere."""
+    """Our attention where the architecture has a pluggable one of the ordinary kind; its own elsewhere."""
     architecture = AutoConfig.from_pretrained(path, **options)
+    if getattr(architecture.get_text_config(), "attn_logit_softcapping", None) or architecture.model_type == "gpt_oss":
+        # Soft-capped scores and sinks exist in the eager form alone on every device.
+        return {"attn_implementation": "eager"}
     model_class = AutoModelForCausalLM._model_mapping.get(type(architecture), None)
     if getattr(model_class, "_supports_attention_backend", False):
         return {"attn_implementation": ATTENTION}

@@ -21,14 +21,10 @@ LONGEST_ROW = 512
 def supports_packing(model: nn.Module) -> bool:
     """Whether the model's attention can be told where sequences end.
 
-    Attention with sinks or soft-capped scores, and models outside transformers' attention registry, go one sequence
+    Models outside transformers' attention registry, and those that `loading` gave another attention, go one sequence
     at a time instead.
     """
-    config: Any = getattr(model, "config", None)
-    if config is None or getattr(config, "_attn_implementation", None) != ATTENTION:
-        return False
-    special = ("attn_logit_softcapping", "layer_types_linear", "use_sink", "ssm_cfg")
-    return config.model_type != "gpt_oss" and all(getattr(config, name, None) is None for name in special)
+    return getattr(getattr(model, "config", None), "_attn_implementation", None) == ATTENTION
 
 
 def packed_logits(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class EngineContract(FrontContract):
 
     def build(self) -> InferenceEngine:
         """A fresh engine."""
-        context = EngineContext(ModelConfig(path=tiny_model()), DeviceConfig(device="cpu"))
+        context = EngineContext(ModelConfig(path=tiny_model()), DeviceConfig.model_validate({"device": "cpu"}))
         return self.plugin().build(self.config(), context)
 
     def test_a_completion_has_a_logprob_and_a_version_for_each_token(self) -> None:
@@ -166,7 +166,9 @@ def check_completion(completion: Completion, sampling: SamplingParams) -> None:
     assert len(completion.versions) == count
     assert count <= sampling.max_new_tokens
     assert all(isinstance(token, int) and token >= 0 for token in completion.token_ids)
-    assert all(-1e9 < logprob <= 1e-6 for logprob in completion.logprobs), "log-probabilities are finite and not above 0"
+    assert all(-1e9 < logprob <= 1e-6 for logprob in completion.logprobs), (
+        "log-probabilities are finite and not above 0"
+    )
     assert completion.stop_reason in ("stop", "length", "cancelled")
     if completion.stop_reason == "length":
         assert count == sampling.max_new_tokens

@@ -1,4 +1,4 @@
-"""What every plugin with `Config` and `build` promises."""
+"""What every plugin promises, and every one with `Config` and `build`."""
 
 import subprocess
 import sys
@@ -9,20 +9,46 @@ from llmkit import plugins
 from llmkit.config.section import Section
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pandas", "peft", "accelerate")
-"""Packages that the front of a plugin must not import: help, completion and `plugins list` import fronts."""
+"""Packages that importing a plugin must not import: settings are checked and plugins listed before work starts."""
 
 
-class FrontContract:
-    """Subclass the contract of your kind instead; it includes this one.
+class PluginContract:
+    """What holds for a plugin of any kind. Subclass the contract of your kind, which includes this one.
 
     Attributes:
         kind: the plugin's kind, set by the contract.
         name: the plugin's name.
-        options: values for its `Config`.
     """
 
     kind: ClassVar[str]
     name: ClassVar[str]
+
+    def test_is_installed_and_usable(self) -> None:
+        report = plugins.inspect(self.kind, self.name)
+        assert report.state == "ok", f"{report.plugin}: {report.state}: {report.detail}"
+
+    def test_its_docstring_begins_with_a_summary(self) -> None:
+        line = plugins.summary(self.kind, self.name)
+        assert line, (
+            f"give {plugins.find(self.kind, self.name).target} a docstring; `plugins list` shows its first line"
+        )
+        assert len(line) <= 120, f"the summary has {len(line)} characters; say it in 120"
+
+    def test_importing_it_is_quick(self) -> None:
+        loaded = modules_loaded_by(plugins.find(self.kind, self.name).module)
+        heavy = sorted(loaded.intersection(HEAVY))
+        assert not heavy, (
+            f"importing the plugin imports {', '.join(heavy)}; import them inside the function that uses them"
+        )
+
+
+class FrontContract(PluginContract):
+    """What holds for a plugin with `Config` and `build`.
+
+    Attributes:
+        options: values for its `Config`.
+    """
+
     options: ClassVar[Mapping[str, Any]] = {}
 
     def plugin(self) -> Any:
@@ -32,20 +58,6 @@ class FrontContract:
     def config(self) -> Any:
         """Its `Config`, from `options`."""
         return self.plugin().Config(**self.options)
-
-    def test_is_installed_and_usable(self) -> None:
-        report = plugins.inspect(self.kind, self.name)
-        assert report.state == "ok", f"{report.plugin}: {report.state}: {report.detail}"
-
-    def test_its_docstring_begins_with_a_summary(self) -> None:
-        line = plugins.summary(self.kind, self.name)
-        assert line, f"give {plugins.find(self.kind, self.name).target} a docstring; `plugins list` shows its first line"
-        assert len(line) <= 120, f"the summary has {len(line)} characters; say it in 120"
-
-    def test_its_front_is_light(self) -> None:
-        loaded = modules_loaded_by(plugins.find(self.kind, self.name).module)
-        heavy = sorted(loaded.intersection(HEAVY))
-        assert not heavy, f"importing the plugin imports {', '.join(heavy)}; import them inside the function that uses them"
 
     def test_its_config_is_a_section(self) -> None:
         config = self.plugin().Config

@@ -22,7 +22,12 @@ class RewardContract(FrontContract):
     """
 
     kind = "rewards"
-    rollouts: ClassVar[Sequence[Rollout]] = (rollout("3 + 4 = 7\n#### 7"), rollout("#### 8"), rollout("no idea"), rollout(""))
+    rollouts: ClassVar[Sequence[Rollout]] = (
+        rollout("3 + 4 = 7\n#### 7"),
+        rollout("#### 8"),
+        rollout("no idea"),
+        rollout(""),
+    )
     better: ClassVar[Sequence[tuple[Rollout, Rollout]]] = ()
 
     def build(self) -> Reward:

@@ -1,11 +1,15 @@
 """A random model of two small layers with a byte-level tokenizer, for tests that need a real one."""
 
+import atexit
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from llmkit.data.codec import TextCodec
 
 TEMPLATE = (
@@ -49,7 +53,7 @@ def tiny_codec() -> "TextCodec":
     return TextCodec(_tokenizer())
 
 
-def _tokenizer():  # noqa: ANN202
+def _tokenizer() -> "PreTrainedTokenizerFast":
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -64,10 +68,7 @@ def _tokenizer():  # noqa: ANN202
     return fast
 
 
-_kept: list[tempfile.TemporaryDirectory[str]] = []
-
-
 def _temporary_directory() -> Path:
-    directory = tempfile.TemporaryDirectory(prefix="llmkit-tiny-")
-    _kept.append(directory)  # it is removed with this list, when the process ends
-    return Path(directory.name)
+    directory = tempfile.mkdtemp(prefix="llmkit-tiny-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)

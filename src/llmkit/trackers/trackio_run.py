@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class TrackioTracker:
             PluginError: the package trackio is not installed, or the Space cannot be used.
         """
         try:
-            import trackio
+            trackio = import_module("trackio")
         except ImportError as error:
             raise PluginError("Tracker 'trackio' needs the package trackio: pip install 'llmkit[trackio]'") from error
         self._finish = trackio.finish

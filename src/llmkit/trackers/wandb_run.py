@@ -5,6 +5,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class WandbTracker:
             PluginError: the package wandb is not installed, or the service cannot be reached or refuses the key.
         """
         try:
-            import wandb
+            wandb = import_module("wandb")
         except ImportError as error:
             raise PluginError("Tracker 'wandb' needs the package wandb: pip install 'llmkit[wandb]'") from error
         offline = (config.mode or os.environ.get("WANDB_MODE")) == "offline"

@@ -45,7 +45,6 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
         inputs,
         loader,
         command="train/dpo",
-        rows_per_step=run.batch.rows_per_step,
         with_reference=True,
     ) as session:
         policy = session.policy

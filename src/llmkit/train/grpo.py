@@ -52,7 +52,6 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             inputs,
             loader,
             command="train/grpo",
-            rows_per_step=run.batch.prompts_per_step,
             with_reference=run.algorithm.kl_coef > 0,
         ) as session,
         asyncio.Runner() as loop,

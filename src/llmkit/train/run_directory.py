@@ -204,12 +204,12 @@ def check_resumable(path: Path, command: str) -> None:
         )
 
 
-def check_space(path: Path) -> None:
+def check_space(path: Path, min_free_bytes: int = MIN_FREE_BYTES) -> None:
     """Refuse a file system that is as good as full."""
     free = free_bytes(path)
-    if free < MIN_FREE_BYTES:
+    if free < min_free_bytes:
         raise TrainingError(
-            f"{path}: no space left for a run ({format_bytes(free)} free, at least {format_bytes(MIN_FREE_BYTES)} "
+            f"{path}: no space left for a run ({format_bytes(free)} free, at least {format_bytes(min_free_bytes)} "
             "needed). Make room or choose another --output-dir"
         )
 

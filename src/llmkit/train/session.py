@@ -15,6 +15,7 @@ import torch
 from llmkit import plugins
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import TrainingRun
+from llmkit.config.schema import BatchConfig, RolloutBatchConfig
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, LLMKitError
@@ -64,7 +65,6 @@ class Session:
         position: Position,
         *,
         command: str,
-        rows_per_step: int,
         with_reference: bool = False,
     ) -> None:
         """
@@ -72,7 +72,6 @@ class Session:
             inputs: tokenizer and data.
             position: where the run stands in its data; saved and restored with each checkpoint.
             command: `train/sft` and the like.
-            rows_per_step: rows of the data set per optimizer step; with `num_epochs` it gives the number of steps.
             with_reference: keep the model that training began with.
         """
         self.run: TrainingRun = resolved.run
@@ -82,9 +81,7 @@ class Session:
         self._position = position
         self._command = command
         self._with_reference = with_reference
-        self.total_steps = self.run.max_steps or max(
-            1, math.ceil(self.run.num_epochs * inputs.num_rows / rows_per_step)
-        )
+        self.total_steps = num_steps(resolved.run, inputs.num_rows, resolved.run.batch)
         self.start = 0
         self._stack = ExitStack()
         self._marked: tuple[int, dict[str, Any], dict[str, Any]] | None = None
@@ -208,6 +205,12 @@ class Session:
         if isinstance(error, LLMKitError) and self._marked is not None and self._marked[0] != self._saved_step:
             self.save()
             note(f"{self.directory.path}: saved after step {self._saved_step}; mend the cause and use --resume")
+
+
+def num_steps(run: TrainingRun, num_rows: int, batch: BatchConfig | RolloutBatchConfig) -> int:
+    """Optimizer steps of a run: as many as it says, or as its epochs need, the last one filled up from the next epoch."""
+    rows_per_step = batch.prompts_per_step if isinstance(batch, RolloutBatchConfig) else batch.rows_per_step
+    return run.max_steps or max(1, math.ceil(run.num_epochs * num_rows / rows_per_step))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

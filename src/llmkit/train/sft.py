@@ -11,14 +11,14 @@ from llmkit.algorithms.sft import sft_loss
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import SFTRun
 from llmkit.data.collate import collate, micro_batches
-from llmkit.data.loader import load_samples
+from llmkit.data.loader import Loader, load_samples
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.train.closing import close_run
 from llmkit.train.dry_run import dry_run
-from llmkit.train.inputs import open_inputs
+from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.session import Session, Stopwatch, peak_memory_bytes
 from llmkit.types import Batch, Sample
@@ -26,19 +26,30 @@ from llmkit.types import Batch, Sample
 
 def train(resolved: Resolved[SFTRun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
-    run = resolved.run
+    if invocation.dry_run:
+        inputs, loader = open_data(resolved.run)
+        return dry_run(resolved, inputs, loader.take(1), rows_per_step=resolved.run.batch.rows_per_step)
+    return close_run(fit(resolved, invocation))
+
+
+def open_data(run: SFTRun) -> tuple[Inputs, Loader[Sample]]:
+    """Tokenizer, data, and where the run stands in it."""
     inputs = open_inputs(run)
     data = run.data.model_copy(update={"max_length": inputs.max_length})
-    loader = load_samples(inputs.dataset, inputs.formatter, inputs.codec, data, run.seed)
-    if invocation.dry_run:
-        return dry_run(resolved, inputs, loader.take(1), rows_per_step=run.batch.rows_per_step)
+    return inputs, load_samples(inputs.dataset, inputs.formatter, inputs.codec, data, run.seed)
+
+
+def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
+    """Train to the last step; returns the closed session."""
+    run = resolved.run
+    inputs, loader = open_data(run)
     held_out = [
         sample
         for record in inputs.held_out_records(run.eval.max_rows)
-        if (sample := inputs.codec.sample(record, data.train_on, data.max_length, data.overlength))
+        if (sample := inputs.codec.sample(record, run.data.train_on, inputs.max_length, run.data.overlength))
     ]
     with Session(
-        resolved, invocation, inputs, loader, command="train/sft", rows_per_step=run.batch.rows_per_step
+        resolved, invocation, inputs, loader, command="train/sft"
     ) as session:
         policy = session.policy
         if held_out and session.start == 0:
@@ -58,7 +69,7 @@ def train(resolved: Resolved[SFTRun], invocation: Invocation) -> dict[str, Any]:
             if held_out and session.evaluates_at(step):
                 metrics |= evaluate(policy, held_out, run)
             session.finish_step(step, metrics)
-    return close_run(session)
+    return session
 
 
 def update(engine: TrainEngine, samples: Sequence[Sample], run: SFTRun) -> dict[str, float]:

@@ -102,7 +102,7 @@ def time_by_part(rows: Sequence[Metrics], total: float) -> dict[str, float]:
     for row in rows:
         for name in row:
             if name.endswith("_seconds") and name != "time_seconds":
-                part = name.removesuffix("_seconds").replace("_", " ")
+                part = "evaluation" if name == "eval_seconds" else name.removesuffix("_seconds").replace("_", " ")
                 parts[part] = parts.get(part, 0.0) + (number(row, name) or 0.0)
     if not parts:
         return {}

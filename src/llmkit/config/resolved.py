@@ -1,0 +1,280 @@
+"""A resolved configuration: the run itself, and where every value of it came from."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from pydantic import SecretStr
+from pydantic_core import to_jsonable_python
+
+from llmkit.config.changes import Change
+from llmkit.config.docs import FieldDoc, describe_slot
+from llmkit.config.dump import write_yaml
+from llmkit.config.merging import as_plugin_section
+from llmkit.config.problems import place_of
+from llmkit.config.references import escape, variable_of
+from llmkit.config.scalars import write_flow
+from llmkit.config.section import PluginSection, Section
+from llmkit.config.semantic import semantic_hash
+from llmkit.config.shape import is_secret, slot_at
+from llmkit.config.suggestions import suggest_key
+from llmkit.config.tree import DEFAULT, KeyPath, Node, Origin, dotted
+from llmkit.config.validation import MASK
+from llmkit.errors import ConfigError
+
+R = TypeVar("R", bound=Section)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is known about one key of a run.
+
+    Attributes:
+        path: the key.
+        value: its value, masked when it is a secret; None for sections.
+        is_section: whether it holds other keys.
+        origin: where the value was written.
+        written: what was written there, when that is a reference.
+        overridden: who else spoke about the key, lowest first.
+        reset_by: the `--set ~key` that put it back to its default, if that is what happened.
+        doc: help, type, default and limits.
+    """
+
+    path: str
+    value: Any
+    is_section: bool
+    origin: Origin
+    written: str
+    overridden: tuple[Origin, ...]
+    reset_by: Origin | None
+    doc: FieldDoc
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[R]):
+    """One run's configuration.
+
+    Attributes:
+        command: `train/grpo`, say.
+        run: the validated sections, frozen.
+        settings: what was set, references as they were written.
+        nodes: the same, expanded, with default plugins named.
+        changes: what every source asked for, lowest first.
+        used: which keys the references of a key name.
+    """
+
+    command: str
+    run: R
+    settings: Node
+    nodes: Node
+    changes: Sequence[Change]
+    used: Mapping[KeyPath, Set[KeyPath]]
+
+    @cached_property
+    def tree(self) -> dict[str, Any]:
+        """Every setting as plain values, defaults and secrets included; never show it, show `masked()`."""
+        return _bare(self.run)
+
+    def masked(self) -> dict[str, Any]:
+        """Every setting as plain values, secrets masked."""
+        return self._masked(self.tree, ())
+
+    def semantic_hash(self) -> str:
+        """SHA-256 of everything that decides what is computed; see `semantic_hash`."""
+        return semantic_hash(self.tree, type(self.run))
+
+    def origin(self, path: str) -> Origin:
+        """Where the value of a key was written.
+
+        Raises:
+            ConfigError: the run has no such key.
+        """
+        parts = self._parts(path)
+        return self._origin(parts)
+
+    def value(self, path: str) -> Any:
+        """The value of a key as plain values, secrets masked.
+
+        Raises:
+            ConfigError: the run has no such key.
+        """
+        value: Any = self.masked()
+        for part in self._parts(path):
+            value = value[int(part)] if isinstance(value, list) else value.get(part)
+        return value
+
+    def explain(self, path: str) -> Explanation:
+        """Everything about one key: its value, who set it, whom that overrode, and what it means.
+
+        Raises:
+            ConfigError: the run has no such key.
+        """
+        parts = self._parts(path)
+        schema, origin = type(self.run), self._origin(parts)
+        slot = slot_at(schema, parts)
+        assert slot is not None
+        history = list(self._history(parts))
+        last = history[-1] if history else None
+        value = self.value(path)
+        return Explanation(
+            path=path,
+            value=value,
+            is_section=isinstance(value, dict),
+            origin=self._shown(origin, parts),
+            written=self._reference(parts) or "",
+            overridden=tuple(self._shown(one, parts) for one, _ in history if one.place != origin.place),
+            reset_by=last[0] if last and last[1] else None,
+            doc=describe_slot(slot, schema, parts),
+        )
+
+    def to_yaml(self) -> str:
+        """A file that resolves to this run when it is given alone; a comment after each value says where it came from.
+
+        A secret is a mask, unless it came from an environment variable: then it is the reference to it.
+        """
+        header = (
+            f"# llmkit {self.command.replace('/', ' ')}\n"
+            "# Every setting of the run, and where it came from. Given with --config, this file repeats the run.\n"
+        )
+        return header + write_yaml(self.tree, self._text, self._comment)
+
+    def keys(self, path: str = "") -> list[str]:
+        """Every key of a section that is no section itself, in order.
+
+        Raises:
+            ConfigError: the run has no such section.
+        """
+        parts = self._parts(path) if path else ()
+        value: Any = self.tree
+        for part in parts:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        return [dotted(key) for key in _keys(value, parts)]
+
+    def _parts(self, path: str) -> KeyPath:
+        parts = tuple(path.split("."))
+        value: Any = self.tree
+        for part in parts:
+            held = {str(index): item for index, item in enumerate(value)} if isinstance(value, list) else value
+            if not isinstance(held, dict) or part not in held:
+                raise ConfigError(f"{path}: no such key. {suggest_key(type(self.run), parts)}")
+            value = held[part]
+        return parts
+
+    def _origin(self, path: KeyPath) -> Origin:
+        node = self.nodes.find(path)
+        return node.origin if node is not None else DEFAULT
+
+    def _history(self, path: KeyPath) -> "list[tuple[Origin, bool]]":
+        """Who spoke about a key, lowest first, and whether to reset it."""
+        spoken: list[tuple[Origin, bool]] = []
+        for change in self.changes:
+            depth = min(len(change.path), len(path))
+            if change.path[:depth] != path[:depth]:
+                continue
+            if change.node is None:
+                spoken.append((change.origin, True))
+            elif len(change.path) > len(path):
+                spoken.append((change.origin, False))
+            else:
+                node = as_plugin_section(change.node) if path[depth:] == ("name",) else change.node
+                node = node.find(path[depth:])
+                if node is not None:
+                    spoken.append((node.origin, False))
+        return spoken
+
+    def _reference(self, path: KeyPath) -> str | None:
+        """The reference that a value was written as, if it was."""
+        node = self.settings.find(path)
+        return node.value if node is not None and isinstance(node.value, str) and "${" in node.value else None
+
+    @cached_property
+    def _tainted(self) -> set[KeyPath]:
+        """Keys whose references lead to a secret."""
+        tainted: set[KeyPath] = set()
+        while True:
+            found = {
+                path for path, targets in self.used.items() if any(t in tainted or self._is_secret(t) for t in targets)
+            }
+            if found == tainted:
+                return tainted
+            tainted = found
+
+    def _is_secret(self, path: KeyPath) -> bool:
+        slot = slot_at(type(self.run), path)
+        return slot is not None and is_secret(slot.annotation)
+
+    def _is_hidden(self, path: KeyPath) -> bool:
+        return path in self._tainted or self._is_secret(path)
+
+    def _masked(self, value: Any, path: KeyPath) -> Any:
+        if isinstance(value, dict):
+            return {key: self._masked(child, (*path, key)) for key, child in value.items()}
+        if isinstance(value, list):
+            return [self._masked(item, (*path, str(index))) for index, item in enumerate(value)]
+        return MASK if value is not None and self._is_hidden(path) else value
+
+    def _shown(self, origin: Origin, path: KeyPath) -> Origin:
+        """An origin without the text of a secret, unless that is a reference."""
+        if not self._is_hidden(path) or not origin.text:
+            return origin
+        return replace(origin, text=MASK)
+
+    def _text(self, path: KeyPath, value: Any) -> str:
+        """A leaf as `to_yaml` writes it."""
+        if value is not None and self._is_hidden(path):
+            return write_flow(self._secret_source(path) or MASK)
+        return write_flow(_escaped(value))
+
+    def _secret_source(self, path: KeyPath) -> str | None:
+        """The environment variable that a secret came from, as a reference."""
+        variable = variable_of(self._reference(path) or "")
+        origin = self._origin(path)
+        if origin.layer == "environment" and variable is None and self._reference(path) is None:
+            variable = origin.place
+        return f"${{env:{variable}}}" if variable else None
+
+    def _comment(self, path: KeyPath) -> str:
+        place = place_of(replace(self._origin(path), text=""))
+        written = self._reference(path)
+        items = "".join(f"; {index}: {one.place}" for index, one in self._items_set(path))
+        return f"{place} {written}" if written and not self._is_hidden(path) else place + items
+
+    def _items_set(self, path: KeyPath) -> "list[tuple[int, Origin]]":
+        """The items of a list that were set apart from it."""
+        node = self.nodes.find(path)
+        if node is None or not node.is_list:
+            return []
+        return [(index, item.origin) for index, item in enumerate(node.value) if item.origin.layer != node.origin.layer]
+
+
+def _bare(value: Any) -> Any:
+    """Sections as dicts, the name of a plugin first; everything else as YAML has it."""
+    if isinstance(value, Section):
+        names = sorted(
+            type(value).model_fields, key=lambda name: not (name == "name" and isinstance(value, PluginSection))
+        )
+        return {name: _bare(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): _bare(child) for key, child in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_bare(item) for item in value]
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return value if value is None or isinstance(value, str | int | float) else to_jsonable_python(value)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return escape(value) if isinstance(value, str) else value
+
+
+def _keys(value: Any, path: KeyPath) -> "list[KeyPath]":
+    if isinstance(value, dict) and value:
+        return [key for name, child in value.items() for key in _keys(child, (*path, name))]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [key for index, child in enumerate(value) for key in _keys(child, (*path, str(index)))]
+    return [path]

@@ -1,0 +1,29 @@
+"""What every preset package promises: each file lies in a command's folder, says what it is for, and resolves."""
+
+from llmkit import plugins
+from llmkit.config.presets import Preset, list_presets
+from llmkit.config.resolve import resolve
+from llmkit.config.runs import schema_of
+from llmkit.testing.front import PluginContract
+
+
+class PresetsContract(PluginContract):
+    """Subclass it and set `name`."""
+
+    kind = "presets"
+
+    def presets(self) -> list[Preset]:
+        """The presets of the plugin's package."""
+        package = plugins.find(self.kind, self.name).package
+        return [preset for preset in list_presets() if preset.package == package]
+
+    def test_it_holds_presets(self) -> None:
+        assert self.presets()
+
+    def test_each_begins_with_a_comment_that_says_what_it_is_for(self) -> None:
+        assert [preset.name for preset in self.presets() if not preset.summary] == []
+
+    def test_each_resolves(self) -> None:
+        for preset in self.presets():
+            command, _, name = preset.name.rpartition("/")
+            resolve(schema_of(command), command=command, preset=f"{preset.package}:{name}", environ={})
