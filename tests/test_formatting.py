@@ -6,7 +6,8 @@ from llmkit.formatting import format_bytes, format_number, format_seconds
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.42134, "0.4213"), (12.345, "12.35"), (1234.5, "1,234"), (1234567, "1,234,567"), (3.0, "3"), (1e-5, "1e-05"),
-     (0, "0"), (-0.5, "-0.5"), (float("nan"), "not a number"), (float("inf"), "infinite"), (float("-inf"), "-infinite")],
+     (0, "0"), (-0.5, "-0.5"), (float("nan"), "not a number"), (float("inf"), "infinite"),
+     (float("-inf"), "-infinite")],
 )  # fmt: skip
 def test_numbers(value: float, text: str):
     assert format_number(value) == text

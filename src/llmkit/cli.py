@@ -10,7 +10,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from llmkit import plugins
-from llmkit.errors import LLMKitError, PluginError
+from llmkit.errors import LLMKitError, PluginError, RunInterrupted
 
 EXAMPLES = """\b
 Examples:
@@ -20,7 +20,6 @@ Examples:
   llmkit plugins list                      engines, data sets, rewards and all the rest
   llmkit doctor                            what this machine has and what is missing
 """
-INTERRUPTED = 130
 
 
 class LazyGroup(TyperGroup):
@@ -34,19 +33,22 @@ class LazyGroup(TyperGroup):
         """A stand-in with name and summary, for help and completion: nothing is imported."""
         if cmd_name not in plugins.names("commands"):
             return None
-        return TyperCommand(cmd_name, short_help=plugins.summary("commands", cmd_name))
+        return TyperCommand(cmd_name, help=plugins.summary("commands", cmd_name))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the root's own options."""
+        if ctx.resilient_parsing:
+            leave_values_as_text(self, ctx)
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that was typed, imported."""
         name = args[0]
         if name.startswith("-"):
             return super().resolve_command(ctx, args)
-        try:
-            return name, import_command(name), args[1:]
-        except PluginError:
-            if ctx.resilient_parsing:  # a shell asks for completions: silence is the right answer
-                return None, None, args
-            raise
+        if ctx.resilient_parsing:  # a shell asks for completions
+            return _command_to_complete(name, args, ctx)
+        return name, import_command(name), args[1:]
 
 
 def import_command(name: str) -> TyperCommand | TyperGroup:
@@ -68,6 +70,27 @@ def import_command(name: str) -> TyperCommand | TyperGroup:
         raise PluginError(f"The {found} is not a usable typer.Typer: {type(error).__name__}: {error}") from error
     command.name = name
     return command
+
+
+def leave_values_as_text(command: Any, ctx: Any) -> None:
+    """Keep Typer from converting option values, for which it imports pydantic: completion looks at names only."""
+    for parameter in command.get_params(ctx):
+        parameter.process_value = _unchanged
+    for subcommand in getattr(command, "commands", {}).values():
+        leave_values_as_text(subcommand, ctx)
+
+
+def _unchanged(ctx: Any, value: Any) -> Any:
+    return value
+
+
+def _command_to_complete(name: str, args: list[str], ctx: Any) -> tuple[str | None, Any, list[str]]:
+    try:
+        command = import_command(name)
+    except PluginError:  # it is told of when the command runs; a shell that completes wants silence
+        return None, None, args
+    leave_values_as_text(command, ctx)
+    return name, command, args[1:]
 
 
 app = typer.Typer(
@@ -123,7 +146,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except LLMKitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except RunInterrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return RunInterrupted.exit_code
     return 0

@@ -81,7 +81,7 @@ class Plugin:
         return f"{self.package}:{self.entry_point.name}"
 
     def __str__(self) -> str:
-        return f"{_one(self.kind)} '{self.name}' of {self.package} {self.version}"
+        return f"{one(self.kind)} '{self.name}' of {self.package} {self.version}"
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ def find(kind: str, name: str) -> Plugin:
     rivals = [full for full, plugin in found.items() if plugin.entry_point.name == name]
     if rivals:
         packages = " and ".join(found[rival].package for rival in rivals)
-        raise PluginError(f"Two packages have the {_one(kind)} '{name}': {packages}. Choose one: {_listed(rivals)}.")
+        raise PluginError(f"Two packages have the {one(kind)} '{name}': {packages}. Choose one: {_listed(rivals)}.")
     for plugin in found.values():
         if plugin.qualified_name == name:
             return plugin
-    raise PluginError(f"No {_one(kind)} named '{name}'.{suggestion(name, found)} Installed: {_listed(found)}.")
+    raise PluginError(f"No {one(kind)} named '{name}'.{suggestion(name, found)} Installed: {_listed(found)}.")
 
 
 def load(kind: str, name: str) -> Any:
@@ -196,6 +196,11 @@ def kind_named(word: str) -> str:
     if f"{word}s" in KINDS:
         return f"{word}s"
     raise PluginError(f"No kind of plugin named '{word}'.{suggestion(word, KINDS)} Kinds: {_listed(KINDS)}.")
+
+
+def one(kind: str) -> str:
+    """`engine` for the kind `engines`, for messages."""
+    return "preset package" if kind == "presets" else kind.removesuffix("s")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -273,10 +278,6 @@ def _without_subject(plugin: Plugin, message: str) -> str:
 
 def _pip(requirements: Iterable[str]) -> str:
     return "pip install " + " ".join(f"'{requirement}'" for requirement in requirements)
-
-
-def _one(kind: str) -> str:
-    return "preset package" if kind == "presets" else kind.removesuffix("s")
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -92,7 +92,9 @@ def show(
 
 @app.command(epilog=NEW_EXAMPLES)
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", autocompletion=_complete_kind, help="Kind: engine, reward, ...")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", autocompletion=_complete_kind, help="Kind: engine, reward, ...")
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name by which the plugin is chosen.")],
     directory: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Where to put the package.", show_default="here")
@@ -112,7 +114,10 @@ def new(
 @app.command(epilog=CHECK_EXAMPLES)
 def check(
     target: Annotated[
-        str, typer.Argument(metavar="[PATH or NAME]", show_default="here", help="A package's directory, or a plugin's name.")
+        str,
+        typer.Argument(
+            metavar="[PATH or NAME]", show_default="here", help="A package's directory, or a plugin's name."
+        ),
     ] = ".",
     kind: KindOption = None,
 ) -> None:
@@ -124,7 +129,8 @@ def check(
     elif Path(target).is_dir():
         raise PluginError(f"{target}: no pyproject.toml here, so this is not a package; name its directory or a plugin")
     else:
-        passed = all([check_plugin(one, target) for one in kinds_with(target, kind)])
+        outcomes = [check_plugin(one, target) for one in kinds_with(target, kind)]
+        passed = all(outcomes)
     if not passed:
         raise typer.Exit(1)
 

@@ -27,7 +27,7 @@ def test_files(tmp_path: Path):
 @needs_gsm8k
 @pytest.mark.parametrize(("split", "rows"), [("train", 7473), ("test", 1319)])
 def test_gsm8k_is_whole(split: str, rows: int):
-    dataset = gsm8k.build(gsm8k.Config(path=str(GSM8K), split=split))  # pyright: ignore[reportArgumentType] - a split
+    dataset = gsm8k.build(gsm8k.Config(path=str(GSM8K), split=split))
     formatter = question_answer.build(question_answer.Config())
     records = [formatter.to_record(dataset[index]) for index in range(len(dataset))]
     assert len(records) == rows
@@ -62,7 +62,10 @@ def saved(tmp_path: Path) -> Path:
 def test_huggingface_reads_save_to_disk(saved: Path):
     both = str(saved / "both")
     dataset = huggingface.build(huggingface.Config(path=both))
-    assert [dataset[index].values for index in range(len(dataset))] == [{"n": 1, "tags": ["a", "b"]}, {"n": 2, "tags": []}]
+    assert [dataset[index].values for index in range(len(dataset))] == [
+        {"n": 1, "tags": ["a", "b"]},
+        {"n": 2, "tags": []},
+    ]
     assert str(dataset[1].source) == f"{both}[train]:2"
     assert len(huggingface.build(huggingface.Config(path=both, split="test"))) == 1
     one = huggingface.build(huggingface.Config(path=str(saved / "one"), limit=1))
@@ -77,7 +80,7 @@ def test_huggingface_names_the_splits_that_there_are(saved: Path):
 
 
 def test_huggingface_on_a_directory_of_files_names_their_plugin(tmp_path: Path):
-    with pytest.raises(DataError, match="--set dataset.name=files"):
+    with pytest.raises(DataError, match=r"--set dataset\.name=files"):
         huggingface.build(huggingface.Config(path=str(tmp_path)))
 
 
@@ -117,7 +120,9 @@ def test_a_hub_that_is_not_reached_gives_one_line(tmp_path: Path, environment: d
         [sys.executable, "-c", PROGRAM], env=variables, capture_output=True, text=True, check=True, timeout=120
     )
     first, second = json.loads(done.stdout)
-    assert first.startswith("dataset.path=openai/gsm8k: no local directory of that name, and the Hugging Face hub cannot")
+    assert first.startswith(
+        "dataset.path=openai/gsm8k: no local directory of that name, and the Hugging Face hub cannot"
+    )
     assert first.endswith("To use a local copy: --set dataset.path=DIR")
     assert second.startswith("dataset.path=no-such-owner/no-such-set: no local directory")
     assert "Retry" not in done.stderr

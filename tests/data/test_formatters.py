@@ -100,7 +100,12 @@ def test_every_spelling_of_a_weight_is_one_number(spelling: dict, weight: float 
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [("", ""), ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"), (["a", "b"], "ab"), ([], "")],
+    [
+        ("", ""),
+        ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
+        (["a", "b"], "ab"),
+        ([], ""),
+    ],
 )
 def test_text_parts_are_joined(content: Any, text: str):
     assert MESSAGES.to_record(row(messages=[turn("user", content)])).messages[0].content == text
@@ -122,8 +127,14 @@ def test_messages_may_be_json_in_a_cell():
         ([{"content": "q"}], "messages[0] has the role None"),
         ([turn("user", None)], "messages[0] has no content"),
         ([turn("user", 3)], "messages[0] has content that is a number"),
-        ([turn("user", [{"type": "image_url"}])], "messages[0].content[0] is 'image_url', and this version trains on text"),
-        ([turn("assistant", None, tool_calls=[{"id": "x"}])], "messages[0] has 'tool_calls', and this version trains on text"),
+        (
+            [turn("user", [{"type": "image_url"}])],
+            "messages[0].content[0] is 'image_url', and this version trains on text",
+        ),
+        (
+            [turn("assistant", None, tool_calls=[{"id": "x"}])],
+            "messages[0] has 'tool_calls', and this version trains on text",
+        ),
         ([turn("assistant", "a", reasoning_content="hm")], "messages[0] has 'reasoning_content', and this version"),
         ([turn("user", "q", weight=-1)], "messages[0].weight is -1; a weight is true, false or a number from 0"),
         ([turn("user", "q", weight=float("nan"))], "messages[0].weight is nan;"),
@@ -183,11 +194,15 @@ def test_prompt_completion():
     record = PROMPT_COMPLETION.to_record(row(prompt="q", completion="a", answer="42", id=1))
     assert record.messages == (Message("user", "q"), Message("assistant", "a"))
     assert (record.answer, record.extra) == ("42", {"id": 1})
-    listed = PROMPT_COMPLETION.to_record(row(prompt=[turn("system", "s"), turn("user", "q")], completion=[turn("assistant", "a")]))
+    listed = PROMPT_COMPLETION.to_record(
+        row(prompt=[turn("system", "s"), turn("user", "q")], completion=[turn("assistant", "a")])
+    )
     assert [message.role for message in listed.messages] == ["system", "user", "assistant"]
     assert PROMPT_COMPLETION.to_record(row(prompt="q", answer="42")).messages == (Message("user", "q"),)
     assert error_of(PROMPT_COMPLETION, {"completion": "a"}).startswith("no 'prompt'; found completion.")
-    assert error_of(PROMPT_COMPLETION, {"prompt": 3.5, "completion": {}}).startswith("completion must be text, this is an object")
+    assert error_of(PROMPT_COMPLETION, {"prompt": 3.5, "completion": {}}).startswith(
+        "completion must be text, this is an object"
+    )
 
 
 EXPECTED_PAIR = Record(
@@ -202,7 +217,10 @@ EXPECTED_PAIR = Record(
         {"question": "q", "chosen": "yes", "rejected": "no"},
         {"prompt": [turn("user", "q")], "chosen": [turn("assistant", "yes")], "rejected": [turn("assistant", "no")]},
         {"prompt": "q", "chosen": [turn("user", "q"), turn("assistant", "yes")], "rejected": [turn("assistant", "no")]},
-        {"chosen": [turn("user", "q"), turn("assistant", "yes")], "rejected": [turn("user", "q"), turn("assistant", "no")]},
+        {
+            "chosen": [turn("user", "q"), turn("assistant", "yes")],
+            "rejected": [turn("user", "q"), turn("assistant", "no")],
+        },
         {
             "conversations": [{"from": "human", "value": "q"}],
             "chosen": {"from": "gpt", "value": "yes"},
@@ -227,9 +245,15 @@ def test_preference_with_instruction_input_and_system():
         ({"prompt": "q", "chosen": "a", "rejected": "a"}, "'chosen' and 'rejected' are the same"),
         ({"prompt": "q", "chosen": "a"}, "no 'rejected'; found prompt, chosen."),
         ({"chosen": "a", "rejected": "b"}, "no prompt: found chosen, rejected"),
-        ({"prompt": "q", "question": "r", "chosen": "a", "rejected": "b"}, "prompt and question could each be the prompt"),
+        (
+            {"prompt": "q", "question": "r", "chosen": "a", "rejected": "b"},
+            "prompt and question could each be the prompt",
+        ),
         ({"prompt": "q", "chosen": 3, "rejected": "b"}, "chosen must be text or messages, this is a number"),
-        ({"prompt": "q", "chosen": [turn("user", "r")], "rejected": "b"}, "chosen must begin with the assistant's answer"),
+        (
+            {"prompt": "q", "chosen": [turn("user", "r")], "rejected": "b"},
+            "chosen must begin with the assistant's answer",
+        ),
         (
             {"chosen": [turn("user", "q")], "rejected": [turn("user", "q"), turn("assistant", "no")]},
             "chosen has no answer of its own",
@@ -307,12 +331,16 @@ def test_auto_stays_with_the_majority_when_a_row_is_bad():
 
 def test_auto_names_the_candidates_when_it_cannot_tell():
     ambiguous = row(messages=[turn("user", "q")], question="q", answer="a")
-    with pytest.raises(DataError, match=r"^train\.jsonl:17: .*'messages' or 'question_answer'.*--set formatter\.name=messages"):
+    with pytest.raises(
+        DataError, match=r"^train\.jsonl:17: .*'messages' or 'question_answer'.*--set formatter\.name=messages"
+    ):
         auto.build(auto.Config()).choose([ambiguous])
 
 
 def test_auto_says_when_nothing_fits():
-    with pytest.raises(DataError, match=r"^train\.jsonl:17: no formatter fits these rows; found text\. Installed: messages,"):
+    with pytest.raises(
+        DataError, match=r"^train\.jsonl:17: no formatter fits these rows; found text\. Installed: messages,"
+    ):
         auto.build(auto.Config()).choose([row(text="t")])
     with pytest.raises(DataError, match="No rows to find the format from"):
         auto.build(auto.Config()).choose([])
@@ -342,7 +370,9 @@ def test_real_conversations_load():
 
 @needs_formats
 def test_real_instruction_rows_load_with_named_columns():
-    formatter = prompt_completion.build(prompt_completion.Config(prompt_column="instruction", completion_column="output"))
+    formatter = prompt_completion.build(
+        prompt_completion.Config(prompt_column="instruction", completion_column="output")
+    )
     dataset = load("alpaca_en_demo.json")
     assert sum(len(record.messages) == 2 for record in records(dataset, formatter)) == len(dataset)
 

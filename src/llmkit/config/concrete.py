@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from llmkit.config.merging import as_plugin_section
 from llmkit.config.problems import Problems
@@ -11,6 +11,14 @@ from llmkit.config.section import PluginKind, Section
 from llmkit.config.shape import Slot, item_type, members, plugin_kind, plugin_model, section_type
 from llmkit.config.tree import DEFAULT, KeyPath, Node, dotted
 from llmkit.errors import PluginError
+
+
+def _refuse(value: Any) -> Any:
+    raise ValueError("what is wrong with the choice of the plugin has been told")
+
+
+Unusable = Annotated[Any, AfterValidator(_refuse)]
+"""Stands where a plugin cannot be had: nothing fits, so that no rule across sections runs on half a configuration."""
 
 
 @dataclass
@@ -85,33 +93,34 @@ def _plugin(
     section = as_plugin_section(node) if node is not None else Node({}, DEFAULT)
     if not section.is_section:
         problems.add(path, section.origin, f"must be the name of one of {kind.kind}, or a section with a 'name'")
-        return slot.annotation, node
+        return Unusable, node
     name = section.child("name")
     if name is None and kind.default is not None:
         name = Node(kind.default, DEFAULT)
         section = Node({"name": name, **section.value}, section.origin, section.key)
     if name is None:
-        return _unnamed(slot, kind, node, path, problems)
+        _tell_unnamed(kind, node, path, problems)
+        return Unusable, node
     if not isinstance(name.value, str) or not name.value:
-        problems.add((*path, "name"), name.origin, f"must be the name of one of {kind.kind}")
-        return slot.annotation, section
+        problems.add((*path, "name"), name.origin, f"must be the name of one of {kind.kind}", scope=path)
+        return Unusable, section
     try:
         model, section = _section(plugin_model(kind.kind, name.value), section, path, problems)
     except PluginError as error:
-        problems.add(path if node is None or not node.is_section else (*path, "name"), name.origin, str(error))
-        return slot.annotation, section
+        problems.add((*path, "name"), name.origin, str(error), scope=path)
+        return Unusable, section
     return (model | None if is_optional else model), section
 
 
-def _unnamed(
-    slot: Slot, kind: PluginKind, node: Node | None, path: KeyPath, problems: Problems
-) -> tuple[Any, Node | None]:
+def _tell_unnamed(kind: PluginKind, node: Node | None, path: KeyPath, problems: Problems) -> None:
     from llmkit import plugins
 
-    key = dotted((*path, "name"))
-    text = f"not set; choose one with --set {key}=NAME. Installed: {', '.join(plugins.names(kind.kind)) or 'none'}"
-    problems.add(path if node is None else (*path, "name"), node.origin if node is not None else None, text)
-    return slot.annotation, node
+    installed = ", ".join(plugins.names(kind.kind)) or "none"
+    text = f"not set; choose one with --set {dotted(path)}.name=NAME. Installed: {installed}"
+    if node is None:
+        problems.add(path, None, text)
+    else:
+        problems.add((*path, "name"), node.origin, text, scope=path)
 
 
 def _field(annotation: Any, slot: Slot, node: Node | None) -> tuple[Any, Any]:

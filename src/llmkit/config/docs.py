@@ -150,7 +150,7 @@ def _member_text(member: Any) -> str:
     holder = get_origin(member)
     if arguments and isinstance(holder, type) and not issubclass(holder, dict):
         item = annotation_text(arguments[0])
-        return f"list of {item}s" if item in ("number", "whole number", "plugin section") else f"list ({item})"
+        return f"list of {item}{'' if item.endswith('text') else 's'}"
     if arguments:
         return f"section of any keys ({annotation_text(arguments[-1])})"
     return TYPE_NAMES.get(member, "any value" if member is Any else "text")

@@ -27,6 +27,16 @@ class Preset:
     package: str
 
     @property
+    def command(self) -> str:
+        """The command that it configures: `train/grpo`."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def short_name(self) -> str:
+        """Its name within the command's folder: `gsm8k`."""
+        return self.name.rpartition("/")[2]
+
+    @property
     def description(self) -> str:
         """The comment that its file begins with."""
         return leading_comment(self.path.read_text(encoding="utf-8", errors="replace"))

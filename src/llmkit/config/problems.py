@@ -7,7 +7,7 @@ from llmkit.config.tree import KeyPath, Origin, dotted
 from llmkit.errors import ConfigError
 
 LAYERS = ("preset", "file", "environment", "option", "set", "default")
-SECRET_NAME = re.compile(r"key|token|secret|password|credential", re.IGNORECASE)
+SECRET_NAME = re.compile(r"(^|[._])(key|token|secret|password|credentials?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,21 @@ class Problem:
         path: the key; empty for the whole configuration.
         origin: where it was written; None when nobody wrote it.
         text: what is wrong, with the value and the way out.
+        scope: nothing at or below this path is told any more.
     """
 
     path: KeyPath
     origin: Origin | None
     text: str
+    scope: KeyPath
 
     @property
     def line(self) -> str:
         """The place, the key and what is wrong, in one line."""
         place = place_of(self.origin, self.path) if self.origin else ""
         key = dotted(self.path)
-        says_key = self.origin is not None and self.origin.layer == "set" and self.origin.place == f"--set {key}"
+        typed = self.origin.place.removeprefix("--set ") if self.origin is not None else ""
+        says_key = key in (typed, f"{typed}.name")
         parts = [place, "" if says_key else key, self.text]
         return ": ".join(part for part in parts if part).replace("\n", " ")
 
@@ -48,14 +51,14 @@ class Problems:
 
     found: list[Problem] = field(default_factory=list)
 
-    def add(self, path: KeyPath, origin: Origin | None, text: str) -> None:
-        """Take note of a problem."""
+    def add(self, path: KeyPath, origin: Origin | None, text: str, scope: KeyPath | None = None) -> None:
+        """Take note of a problem; `scope` silences more than what lies below `path`."""
         if not self.covers(path):
-            self.found.append(Problem(path, origin, text))
+            self.found.append(Problem(path, origin, text, path if scope is None else scope))
 
     def covers(self, path: KeyPath) -> bool:
         """Whether something at this path, or above it, is wrong already."""
-        return any(problem.path == path[: len(problem.path)] for problem in self.found)
+        return any(problem.scope == path[: len(problem.scope)] for problem in self.found)
 
     def check(self) -> None:
         """Raise all of them.
@@ -68,12 +71,13 @@ class Problems:
 
 
 def place_of(origin: Origin, path: KeyPath = ()) -> str:
-    """A place as messages show it: `--set` with what was typed, unless that may be a secret."""
-    if origin.layer != "set" or not origin.text or SECRET_NAME.search(origin.place) or looks_secret(path):
+    """A place as messages show it: `--set` with what was typed, unless a secret may be in it.
+
+    Args:
+        path: the key that is spoken of. What was typed for a whole section is left out when that is only a part of it.
+    """
+    typed = origin.place.removeprefix("--set ")
+    if origin.layer != "set" or not origin.text or SECRET_NAME.search(typed):
         return origin.place
-    return f"{origin.place}={origin.text}"
-
-
-def looks_secret(path: KeyPath) -> bool:
-    """Whether a key's name suggests that its value is not for everybody's eyes."""
-    return bool(path) and SECRET_NAME.search(path[-1]) is not None
+    is_part = dotted(path).startswith(f"{typed}.") and dotted(path) != f"{typed}.name"
+    return origin.place if is_part else f"{origin.place}={origin.text}"

@@ -11,7 +11,7 @@ from llmkit.config.tree import DEFAULT, KeyPath, Node, Origin, dotted, from_plai
 
 REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
 VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-KEY = re.compile(r"[^\s.:]+(\.[^\s.:]+)*")
+KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
 
 
 class UnresolvedError(Exception):

@@ -70,7 +70,7 @@ def resolve(
     run = validate(concrete.schema, concrete.settings, problems)
     problems.check()
     assert run is not None, "without a run there is a problem"
-    return Resolved(command, cast(R, run), settings, concrete.settings, changes, used)
+    return Resolved(command, schema, cast(R, run), settings, concrete.settings, changes, used)
 
 
 def _collect(*sources: Callable[[], list[Change]]) -> list[list[Change]]:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
 from llmkit.config.changes import Change
-from llmkit.config.docs import FieldDoc, describe_slot
+from llmkit.config.docs import FieldDoc, describe, describe_slot
 from llmkit.config.dump import write_yaml
 from llmkit.config.merging import as_plugin_section
 from llmkit.config.problems import place_of
@@ -36,6 +36,7 @@ class Explanation:
         is_section: whether it holds other keys.
         origin: where the value was written.
         written: what was written there, when that is a reference.
+        items: items of a list that were set apart from it: index and where.
         overridden: who else spoke about the key, lowest first.
         reset_by: the `--set ~key` that put it back to its default, if that is what happened.
         doc: help, type, default and limits.
@@ -46,6 +47,7 @@ class Explanation:
     is_section: bool
     origin: Origin
     written: str
+    items: tuple[tuple[int, Origin], ...]
     overridden: tuple[Origin, ...]
     reset_by: Origin | None
     doc: FieldDoc
@@ -57,6 +59,7 @@ class Resolved(Generic[R]):
 
     Attributes:
         command: `train/grpo`, say.
+        schema: the command's schema.
         run: the validated sections, frozen.
         settings: what was set, references as they were written.
         nodes: the same, expanded, with default plugins named.
@@ -65,6 +68,7 @@ class Resolved(Generic[R]):
     """
 
     command: str
+    schema: type[R]
     run: R
     settings: Node
     nodes: Node
@@ -111,22 +115,33 @@ class Resolved(Generic[R]):
             ConfigError: the run has no such key.
         """
         parts = self._parts(path)
-        schema, origin = type(self.run), self._origin(parts)
-        slot = slot_at(schema, parts)
-        assert slot is not None
-        history = list(self._history(parts))
-        last = history[-1] if history else None
-        value = self.value(path)
+        origin, value = self._origin(parts), self.value(path)
+        items = self._items_set(parts)
+        current = {origin.place, *(item.place for _, item in items)}
+        history = self._history(parts)
         return Explanation(
             path=path,
             value=value,
             is_section=isinstance(value, dict),
             origin=self._shown(origin, parts),
             written=self._reference(parts) or "",
-            overridden=tuple(self._shown(one, parts) for one, _ in history if one.place != origin.place),
-            reset_by=last[0] if last and last[1] else None,
-            doc=describe_slot(slot, schema, parts),
+            items=tuple(items),
+            overridden=tuple(
+                self._shown(one, parts) for one, is_reset in history if one.place not in current and not is_reset
+            ),
+            reset_by=history[-1][0] if history and history[-1][1] else None,
+            doc=self._doc(parts),
         )
+
+    def _doc(self, path: KeyPath) -> FieldDoc:
+        """What a key means; what chooses a plugin is described by the command's schema, the rest by this run's."""
+        for depth in (len(path), len(path) - 1):
+            slot = slot_at(self.schema, path[:depth], self.nodes)
+            if slot is not None and slot.is_plugin and path[depth:] in ((), ("name",)):
+                return describe(self.schema, dotted(path))
+        slot = slot_at(type(self.run), path)
+        assert slot is not None, "the path is one of the run's"
+        return describe_slot(slot, type(self.run), path)
 
     def to_yaml(self) -> str:
         """A file that resolves to this run when it is given alone; a comment after each value says where it came from.
@@ -139,7 +154,7 @@ class Resolved(Generic[R]):
         )
         return header + write_yaml(self.tree, self._text, self._comment)
 
-    def keys(self, path: str = "") -> list[str]:
+    def leaf_keys(self, path: str = "") -> list[str]:
         """Every key of a section that is no section itself, in order.
 
         Raises:

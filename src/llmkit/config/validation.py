@@ -72,11 +72,11 @@ def _wants_text(annotation: Any, node: Node) -> bool:
 def _tell(error: ValidationError, schema: type[Section], settings: Node, problems: Problems) -> None:
     grouped: dict[KeyPath, list[Any]] = {}
     for item in error.errors(include_url=False):
-        grouped.setdefault(_path(item, schema), []).append(item)
+        grouped.setdefault(_path(item, schema, settings), []).append(item)
     for path, items in grouped.items():
         node = settings.find(path)
         if items[0]["type"] == "extra_forbidden":
-            origin = (node.key or node.origin) if node is not None else None
+            origin = _key_place(path, node, schema)
             problems.add(path, origin, f"unknown key. {_unknown_key(path, node, schema)}")
         elif items[0]["type"] == "missing" and node is None:
             holder = settings.find(path[:-1])
@@ -87,18 +87,19 @@ def _tell(error: ValidationError, schema: type[Section], settings: Node, problem
             problems.add(path, _written(node, settings, text), text)
 
 
-def _path(item: Any, schema: type[Section]) -> KeyPath:
+def _path(item: Any, schema: type[Section], settings: Node) -> KeyPath:
     """The path of an error: what pydantic adds for alternatives of a type is no part of it."""
-    slot: Slot | None = Slot(schema)
+    slot, node = Slot(schema), settings
     path: list[str] = []
     for part in map(str, item["loc"]):
         deeper = slot.child(part)
         if deeper is None:
             return (*path, part) if item["type"] == "extra_forbidden" else tuple(path)
-        if item["type"] == "missing" and slot.section() is None:
-            return tuple(path)  # a list of fixed length is too short
+        inside = node.child(part) if node is not None else None
+        if inside is None and slot.section() is None:
+            return tuple(path)  # the name of an alternative, or an item that a list of fixed length lacks
         path.append(part)
-        slot = deeper
+        slot, node = deeper, inside
     return tuple(path)
 
 
@@ -109,6 +110,16 @@ def _unknown_key(path: KeyPath, node: Node | None, schema: type[Section]) -> str
         return text
     inner = [suggest_key(schema, (*path, key)) for key in list(node.value)[:3]]
     return " ".join(dict.fromkeys(hint for hint in inner if "lives at" in hint)) or text
+
+
+def _key_place(path: KeyPath, node: Node | None, schema: type[Section]) -> Origin | None:
+    """Where a key was written; without the value where that may be a secret under a mistyped name."""
+    if node is None:
+        return None
+    origin = node.key or node.origin
+    parent = slot_at(schema, path[:-1])
+    has_secrets = parent is not None and any(is_secret(slot.annotation) for _, slot in parent.children())
+    return replace(origin, text="") if has_secrets else origin
 
 
 def _written(node: Node | None, settings: Node, text: str) -> Origin | None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -158,23 +157,6 @@ class ChatTemplate:
             return None
         match = self.special_pattern.search(text, text.rfind(probe) + len(probe))
         return match[0] if match else None
-
-
-def read_chat_template(path: str) -> str:
-    """The text of a Jinja file, as `model.chat_template` names one.
-
-    Raises:
-        ModelError: it cannot be read, or is empty.
-    """
-    try:
-        template = Path(path).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise ModelError(f"model.chat_template={path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ModelError(f"model.chat_template={path}: not UTF-8 text") from None
-    if not template.strip():
-        raise ModelError(f"model.chat_template={path}: the file is empty")
-    return template
 
 
 def unused_marks(messages: Sequence[Message], count: int) -> str:

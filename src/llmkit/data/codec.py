@@ -11,7 +11,7 @@ from llmkit.data.chat_template import ChatTemplate
 from llmkit.data.counts import RowCounts
 from llmkit.data.encoding import TextEncoder
 from llmkit.data.turn_spans import lay_out
-from llmkit.errors import DataError
+from llmkit.errors import DataError, ModelError
 from llmkit.types import Message, PreferencePair, Record, Sample, Source
 
 TrainOn = Literal["assistant", "last_turn", "all"]
@@ -135,10 +135,20 @@ class TextCodec:
 
     @cached_property
     def stop_token_ids(self) -> tuple[int, ...]:
-        """Ids that end a turn: the template's end-of-turn token, then the tokenizer's end-of-text token."""
+        """Ids that end a turn: the template's end-of-turn token, then the tokenizer's end-of-text token.
+
+        Raises:
+            ModelError: there is neither.
+        """
         tokens = dict.fromkeys((self.template.end_of_turn, self._tokenizer.eos_token))
         ids = [self._tokenizer.convert_tokens_to_ids(token) for token in tokens if isinstance(token, str)]
-        return tuple(token_id for token_id in ids if isinstance(token_id, int))
+        stops = tuple(token_id for token_id in ids if isinstance(token_id, int))
+        if not stops:
+            raise ModelError(
+                f"{self._tokenizer.name_or_path}: no token ends an answer: the tokenizer has no eos_token, and its "
+                "chat template writes no special token after an assistant's message"
+            )
+        return stops
 
     def _ids(self, messages: Sequence[Message], source: Source | None, *, generation_prompt: bool) -> list[int]:
         text = self.template.render(messages, generation_prompt=generation_prompt, place=source)

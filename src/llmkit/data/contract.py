@@ -17,6 +17,7 @@ class Dataset(Protocol):
         """Row `index`, from 0.
 
         Raises:
+            IndexError: there is no such row; negative numbers do not count from the end.
             DataError: the row cannot be read; names file:line.
         """
         ...

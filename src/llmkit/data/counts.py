@@ -1,6 +1,6 @@
 """What became of the rows that were read."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(slots=True)
@@ -20,7 +20,3 @@ class RowCounts:
     truncated: int = 0
     tokens: int = 0
     trained_tokens: int = 0
-
-    def as_metrics(self) -> dict[str, int]:
-        """The counts under the names that go to `metrics.jsonl`."""
-        return {f"num_{name}": value for name, value in asdict(self).items()}

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from llmkit.formatting import format_number, format_seconds
+from llmkit.terminal import stderr_console
 
 Metrics = Mapping[str, float | int | str]
 
@@ -91,7 +92,7 @@ class ProgressBar:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=console or Console(stderr=True),
+            console=console or stderr_console(),
             redirect_stdout=False,  # standard output belongs to `--json`
             refresh_per_second=4,
             speed_estimate_period=120,
@@ -100,13 +101,15 @@ class ProgressBar:
 
     def log(self, metrics: Metrics) -> None:
         """Move the bar."""
-        step, figures = int(metrics["step"]), describe(metrics)
+        step = int(metrics["step"])
+        # What was evaluated has its own line; the bar keeps to one width.
+        training_figures = describe({name: value for name, value in metrics.items() if not name.startswith("eval_")})
         if self._task is None:
-            self._task = self._bar.add_task("", total=self._total_steps, completed=step, figures=figures)
+            self._task = self._bar.add_task("", total=self._total_steps, completed=step, figures=training_figures)
             self._bar.start()
         if is_evaluation(metrics):
-            self._bar.console.print(f"step {step}  {figures}", markup=False, highlight=False)
-        self._bar.update(self._task, completed=step, figures=figures)
+            self._bar.console.print(f"step {step}  {describe(metrics)}", markup=False, highlight=False)
+        self._bar.update(self._task, completed=step, figures=training_figures)
 
     def close(self) -> None:
         """Leave the bar as it is and give the terminal back."""

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llmkit.formatting import format_bytes, format_number, format_seconds
+from llmkit.terminal import stderr_console
 from llmkit.train.summary import Summary, label
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from llmkit.types import Rollout
 
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -82,16 +81,9 @@ def print_samples(title: str, rollouts: Sequence["Rollout"], count: int = 3) -> 
     out = stderr_console()
     out.print(Text(title, style="bold"))
     for rollout in rollouts[:count]:
-        out.print(Text(visible(rollout.prompt.strip()), style="dim"))
-        out.print(Text(visible(rollout.completion.strip())))
+        out.print(Text(visible(rollout.prompt.strip()), style="dim"), soft_wrap=True)
+        out.print(Text(visible(rollout.completion.strip())), soft_wrap=True)
         if rollout.reward is not None:
             style = "green" if rollout.reward > 0 else "red"
             out.print(Text(f"reward {format_number(rollout.reward)}", style=style))
         out.print()
-
-
-def stderr_console() -> "Console":
-    """Rich on standard error as it is now, plain when that is not a terminal."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)

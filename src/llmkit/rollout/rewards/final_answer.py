@@ -8,7 +8,7 @@ from llmkit.rollout.rewards.numbers import last_number
 
 CONTROL_TOKENS = re.compile(r"<\|[^|<>\n]*\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>")
 HASHES = re.compile(r"####[ \t]*\n?([^\n]*?)(?=####|\n|$)")
-BOX = re.compile(r"\\f?boxed\s*\{")
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 PHRASE = re.compile(
     r"(?:\banswer\b(?:\s+to\s+[^\n.:]{1,80}?)?[*_\s]*(?:\bis\b|:|=)|\bfinal\s+answer\b)[*_:\s]*([^\n]*)", re.IGNORECASE
 )

@@ -13,7 +13,7 @@ DECIMAL = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 NUMBER = re.compile(
     rf"""
     (?P<skip>\d+(?::\d+)+|\d+/\d+/\d+)                      # a time, a ratio or a date is no number
-    | (?P<sign>(?<![\w)\].])[-+])? [$€£¥]? \s* (?P<inner_sign>(?<![\w)\] ])[-+])?
+    | (?P<sign>(?<![\w)\].])[-+])? (?:[$€£¥]\s*(?P<inner_sign>[-+])?)?
       (?:
           (?P<whole>\d+) (?:\ +and)? \ + (?P<numerator>\d+) \s*/\s* (?P<denominator>\d+)
         | (?P<dividend>{DECIMAL}) \s*/\s* (?P<divisor>-?(?:{DECIMAL}))
@@ -102,7 +102,13 @@ def plain_text(text: str) -> str:
     text = re.sub(r"(?<=\d)(?:\{,\}|\\,|\\!,?|[\u00a0\u2009\u202f'’])(?=\d{3}(?!\d))", "", text)
     if "\\" in text:
         text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", " degrees", text)
-        text = text.replace("\\$", "$").replace("\\%", "%").replace("\\times", "×").replace("\\approx", "=").replace("\\cdot", "*")
+        text = (
+            text.replace("\\$", "$")
+            .replace("\\%", "%")
+            .replace("\\times", "×")
+            .replace("\\approx", "=")
+            .replace("\\cdot", "*")
+        )
         text = TEXT_COMMAND.sub(r" \1 ", COMMANDS.sub(" ", text))
         text = FRACTION.sub(_written_fraction, text)
     text = re.sub(r"\^\s*\{\s*(-?\d+)\s*\}", r"^\1", text)

@@ -1,10 +1,14 @@
 """One question, one answer."""
 
+from typing import TYPE_CHECKING
+
 from llmkit.config.section import Section
-from llmkit.data.codec import TextCodec
 from llmkit.data.turns import prompt_messages
-from llmkit.engines.inference.contract import InferenceEngine
 from llmkit.types import Record, Rollout, SamplingParams
+
+if TYPE_CHECKING:
+    from llmkit.data.codec import TextCodec
+    from llmkit.engines.inference.contract import InferenceEngine
 
 
 class Config(Section):
@@ -20,7 +24,7 @@ class SingleTurn:
     """Prompts the engine once with the record's messages before its answer."""
 
     async def run(
-        self, record: Record, engine: InferenceEngine, codec: TextCodec, sampling: SamplingParams, group_id: int
+        self, record: Record, engine: "InferenceEngine", codec: "TextCodec", sampling: SamplingParams, group_id: int
     ) -> Rollout:
         """Sample one completion; what was sampled is kept token by token."""
         prompt_ids = codec.prompt_ids(prompt_messages(record), record.source)

@@ -26,7 +26,7 @@ CHARTS = (
     ("Tokens per second", ("tokens_per_second",)),
     ("Staleness, steps", ("staleness_max",)),
 )
-UNCHARTED = ("step", "time_seconds", "num_tokens", "peak_memory_bytes")
+UNCHARTED = ("step", "num_tokens", "num_trained_tokens", "peak_memory_bytes")
 SMOOTH_FROM = 40
 """Curves with at least this many points get a smoothed line."""
 

@@ -1,0 +1,103 @@
+"""What this computer has to give: processor, memory, disks, compiler, accelerators. Sizes are bytes."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
+"""Instruction sets that decide how fast matrix products are."""
+COMPILERS = ("c++", "g++", "clang++")
+SAMPLE_SECONDS = 0.25
+
+
+def processor_flags() -> list[str]:
+    """Those of `FLAGS` that the processor has; empty where the system does not tell."""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    words = set(found.group(1).split()) if found else set()
+    return [flag for flag in FLAGS if flag in words]
+
+
+def memory() -> dict[str, int | None]:
+    """Total and available memory, and the limit of this container if it has one."""
+    table = dict(re.findall(r"^(\w+):\s*(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE))
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    return {
+        "total": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "available": int(table["MemAvailable"]) * 1024 if "MemAvailable" in table else None,
+        "container_limit": int(limit) if limit.isdecimal() else None,
+    }
+
+
+def busy_cores() -> float | None:
+    """Cores that are at work at this moment, while this process waits; None where the system does not tell."""
+    before = _busy_ticks()
+    time.sleep(SAMPLE_SECONDS)
+    after = _busy_ticks()
+    if before is None or after is None:
+        return None
+    return max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / SAMPLE_SECONDS)
+
+
+def disk(path: Path) -> dict[str, Any]:
+    """Free space where a directory is or would be, and whether it can be written."""
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return {"path": str(path), "free": shutil.disk_usage(there).free, "writable": os.access(there, os.W_OK)}
+
+
+def compiler() -> str | None:
+    """First line of a C++ compiler's `--version`; None when there is none."""
+    command = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), None)
+    if command is None:
+        return None
+    try:
+        done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.partition("\n")[0]
+
+
+def torch_devices() -> dict[str, Any]:
+    """PyTorch's threads and accelerators.
+
+    Raises:
+        ImportError: PyTorch cannot be imported.
+    """
+    import torch
+
+    gpus = [
+        {
+            "name": properties.name,
+            "memory": properties.total_memory,
+            "capability": f"{properties.major}.{properties.minor}",
+        }
+        for properties in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    ]
+    return {
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "gpus": gpus,
+        "mps": torch.backends.mps.is_available(),
+    }
+
+
+def _busy_ticks() -> int | None:
+    """Clock ticks that all cores together have spent on processes since the start of the system."""
+    fields = _read("/proc/stat").partition("\n")[0].split()
+    if len(fields) < 5 or fields[0] != "cpu":
+        return None
+    user, nice, system = map(int, fields[1:4])
+    return user + nice + system
+
+
+def _read(path: str) -> str:
+    """A file of the system; empty where it does not exist."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""Settings for a first fine-tuning run."""

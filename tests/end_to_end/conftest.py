@@ -1,0 +1,84 @@
+"""What the tests of whole commands share: small inputs, and the command itself in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmkit.testing.tiny import tiny_model
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    """Directory of a two-layer random model."""
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short conversations in the OpenAI format."""
+    path = tmp_path_factory.mktemp("data") / "chats.jsonl"
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {word * (index % 5 + 1)}."},
+                {"role": "assistant", "content": word * (index % 5 + 1)},
+            ]
+        }
+        for index in range(20)
+        for word in ("ba", "no")
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty preference pairs."""
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [
+        {"prompt": f"Count to {index}.", "chosen": "one " * (index % 4 + 1), "rejected": "no"} for index in range(1, 31)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class Command:
+    """`llmkit` in a process of its own, in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
+        """Start it, and do not wait."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "llmkit", *arguments],
+            cwd=self.directory,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Run it to its end and check its exit code; returns standard output and standard error."""
+        process = self.start(arguments)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == code, f"exit code {process.returncode}\n{err}\n{out}"
+        assert "Traceback" not in err, err
+        return out, err
+
+
+@pytest.fixture
+def llmkit(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
