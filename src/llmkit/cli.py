@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -36,9 +37,8 @@ class LazyGroup(TyperGroup):
         return TyperCommand(cmd_name, help=plugins.summary("commands", cmd_name))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the root's own options."""
-        if ctx.resilient_parsing:
-            leave_values_as_text(self, ctx)
+        """Read the root's own options, which are flags."""
+        leave_values_as_text(self, ctx)
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -73,15 +73,18 @@ def import_command(name: str) -> TyperCommand | TyperGroup:
 
 
 def leave_values_as_text(command: Any, ctx: Any) -> None:
-    """Keep Typer from converting option values, for which it imports pydantic: completion looks at names only."""
+    """Keep Typer from converting option values, for which it imports pydantic: flags and completion need none of it."""
     for parameter in command.get_params(ctx):
-        parameter.process_value = _unchanged
+        parameter.process_value = partial(_take, parameter)
     for subcommand in getattr(command, "commands", {}).values():
         leave_values_as_text(subcommand, ctx)
 
 
-def _unchanged(ctx: Any, value: Any) -> Any:
-    return value
+def _take(parameter: Any, ctx: Any, value: Any) -> Any:
+    """What Typer does with a value, less the conversion."""
+    if parameter.callback is None or ctx.resilient_parsing:
+        return value
+    return parameter.callback(ctx, parameter, value)
 
 
 def _command_to_complete(name: str, args: list[str], ctx: Any) -> tuple[str | None, Any, list[str]]:

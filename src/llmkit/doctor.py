@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from llmkit import machine, plugins
+from llmkit.formatting import format_bytes
 from llmkit.plugins_requirements import PACKAGE, extras, unmet, unmet_of_extra
 
 EXAMPLES = """\b
@@ -79,15 +80,21 @@ def describe(report: dict[str, Any]) -> list[str]:
         "Machine",
         f"  {processor['processor']}, {processor['num_cores']} cores ({' '.join(processor['flags'])})",
     ]
-    lines += [f"  {gpu['name']}, {_size(gpu['memory'])}, compute {gpu['capability']}" for gpu in torch.get("gpus", [])]
+    lines += [
+        f"  {gpu['name']}, {format_bytes(gpu['memory'])}, compute {gpu['capability']}" for gpu in torch.get("gpus", [])
+    ]
     lines += [] if torch.get("gpus") else ["  Apple GPU" if torch.get("mps") else "  no GPU that PyTorch can use"]
-    available = f", {_size(memory['available'])} available" if memory["available"] is not None else ""
-    lines += [f"  memory {_size(memory['total'])}{available}"]
+    available = f", {format_bytes(memory['available'])} available" if memory["available"] is not None else ""
+    lines += [f"  memory {format_bytes(memory['total'])}{available}"]
     busy = "unknown" if threads["busy_cores"] is None else f"{threads['busy_cores']:.1f}"
     omp = threads["OMP_NUM_THREADS"] or "not set"
     lines += [f"  {torch.get('threads', 'unknown')} threads (OMP_NUM_THREADS {omp}), {busy} cores busy"]
     lines += [f"  C++ compiler {report['compiler'] or 'none'}"]
-    lines += ["", "Disks", *(f"  {_size(disk['free'])} free in {disk['path']}" for disk in report["disks"].values())]
+    lines += [
+        "",
+        "Disks",
+        *(f"  {format_bytes(disk['free'])} free in {disk['path']}" for disk in report["disks"].values()),
+    ]
     lines += ["", "Extras", *(f"  {name}: {_or_ok(hint)}" for name, hint in report["extras"].items())]
     lines += ["", "Plugins", *_plugin_lines(report["plugins"])]
     lines += ["", *(f"warning: {warning}" for warning in report["warnings"])]
@@ -150,10 +157,10 @@ def _warnings(report: dict[str, Any]) -> list[str]:
         )
     available = report["memory"]["available"]
     if available is not None and available < LOW_MEMORY:
-        warnings.append(f"only {_size(available)} of memory are available")
+        warnings.append(f"only {format_bytes(available)} of memory are available")
     for disk in report["disks"].values():
         if disk["free"] < LOW_DISK:
-            warnings.append(f"{disk['path']}: only {_size(disk['free'])} free")
+            warnings.append(f"{disk['path']}: only {format_bytes(disk['free'])} free")
         if not disk["writable"]:
             warnings.append(f"{disk['path']}: cannot be written")
     for plugin in report["plugins"]:
@@ -179,7 +186,3 @@ def _hugging_face_cache() -> Path:
 
 def _or_ok(hint: str) -> str:
     return hint or "ok"
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / GIB:.1f} GiB"

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from llmkit.disk import free_bytes
+
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
 """Instruction sets that decide how fast matrix products are."""
 COMPILERS = ("c++", "g++", "clang++")
@@ -44,10 +46,8 @@ def busy_cores() -> float | None:
 
 def disk(path: Path) -> dict[str, Any]:
     """Free space where a directory is or would be, and whether it can be written."""
-    there = path
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    return {"path": str(path), "free": shutil.disk_usage(there).free, "writable": os.access(there, os.W_OK)}
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return {"path": str(path), "free": free_bytes(path), "writable": os.access(there, os.W_OK)}
 
 
 def compiler() -> str | None:

@@ -116,7 +116,7 @@ def find(kind: str, name: str) -> Plugin:
     found = _index(kind)
     if name in found:
         return found[name]
-    rivals = [full for full, plugin in found.items() if plugin.entry_point.name == name]
+    rivals = sorted(full for full, plugin in found.items() if plugin.entry_point.name == name)
     if rivals:
         packages = " and ".join(found[rival].package for rival in rivals)
         raise PluginError(f"Two packages have the {one(kind)} '{name}': {packages}. Choose one: {_listed(rivals)}.")

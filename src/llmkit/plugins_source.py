@@ -1,7 +1,7 @@
 """Where a plugin's source is and what it says about itself, found without importing it."""
 
 import ast
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,33 +23,31 @@ def docstring_line(module: str, attribute: str | None = None) -> str:
 
 
 def source_file(module: str) -> Path | None:
-    """The `.py` file of a module; no package on the way to it is imported."""
-    spec = _spec(module)
-    if spec is None or not spec.has_location or not spec.origin or not spec.origin.endswith(".py"):
+    """The `.py` file of a module; neither it nor a package on the way to it is imported."""
+    top, *rest = module.split(".")
+    spec = _top_level(top)
+    if spec is None:
         return None
-    return Path(spec.origin)
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    bases = [Path(place, *rest) for place in spec.submodule_search_locations or ()]
+    candidates = [path for base in bases for path in (base / "__init__.py", base.with_suffix(".py"))]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def folder(package: str) -> Path | None:
     """The folder of a package; None when there is none."""
-    spec = _spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return next((Path(place) for place in spec.submodule_search_locations if Path(place).is_dir()), None)
+    top, *rest = package.split(".")
+    spec = _top_level(top)
+    places = [Path(place, *rest) for place in (spec and spec.submodule_search_locations) or ()]
+    return next((place for place in places if place.is_dir()), None)
 
 
-def _spec(module: str) -> ModuleSpec | None:
-    """`importlib.util.find_spec` without the import of parent packages."""
-    top, *rest = module.split(".")
+def _top_level(name: str) -> ModuleSpec | None:
     try:
-        spec = find_spec(top)
-    except (ImportError, ValueError):
+        return find_spec(name)
+    except (ImportError, ValueError):  # no name at all, or a module without a spec such as `__main__`
         return None
-    for depth, _ in enumerate(rest, start=2):
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = PathFinder.find_spec(".".join(module.split(".")[:depth]), spec.submodule_search_locations)
-    return spec
 
 
 def _definition_docstring(tree: ast.Module, attribute: str | None) -> str | None:

@@ -6,12 +6,16 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import pytest
+from hypothesis import settings
 from pydantic import Field
 
 from llmkit import plugins
 from llmkit.config.resolve import Resolved, resolve
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Secret, Section, all_defaults
 from llmkit.errors import PluginError
+
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 class Brush(Section):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.config.changes import environment_changes, option_changes, set_change, write_set
+from llmkit.config.changes import environment_changes, option_changes, set_change
+from llmkit.config.scalars import write_flow
 from llmkit.config.tree import plain
 from llmkit.errors import ConfigError
 
@@ -25,7 +26,7 @@ def value_of(text: str):
 
 @given(st.lists(NAMES, min_size=1, max_size=4), VALUES)
 def test_what_is_written_for_set_is_read_back(path, value):
-    change = set_change(write_set(path, value))
+    change = set_change(f"{'.'.join(path)}={write_flow(value)}")
     assert change.path == tuple(path)
     assert change.node is not None
     assert plain(change.node) == value

@@ -5,12 +5,10 @@ from llmkit.config.merging import merge
 from llmkit.config.tree import Node, Origin, from_plain, plain
 
 ORIGIN = Origin("file", "file.yaml:1:1")
-KEYS = st.sampled_from("abc")
-TREES = st.dictionaries(
-    KEYS,
-    st.recursive(
-        st.none() | st.integers(0, 3) | st.lists(st.integers(0, 3)), lambda inner: st.dictionaries(KEYS, inner)
-    ),
+LEAVES = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(0, 3) | st.lists(st.integers(0, 3)))
+# As in a schema, a key holds either a value or a section, whoever sets it.
+TREES = st.recursive(
+    LEAVES, lambda inner: st.builds(dict.__or__, LEAVES, st.dictionaries(st.sampled_from("st"), inner)), max_leaves=6
 )
 
 

@@ -1,9 +1,11 @@
+from typing import Annotated
+
 import pytest
 from pydantic import ValidationError
 
 from llmkit.config.resolve import resolve
 from llmkit.config.runs import GRPORun, SFTRun, schema_of
-from llmkit.config.section import PluginSection
+from llmkit.config.section import PluginKind, PluginSection, Section, all_defaults
 from llmkit.errors import ConfigError
 
 
@@ -73,6 +75,29 @@ def test_equal_inputs_give_equal_results(paint, file):
     first, second = paint("brush.width=2", files=[path]), paint("brush.width=2", files=[path])
     assert first.to_yaml() == second.to_yaml()
     assert first.semantic_hash() == second.semantic_hash()
+
+
+class Frame(Section):
+    """A section that holds a plugin."""
+
+    wood: Annotated[PluginSection, PluginKind("paints", "oil")]
+
+
+class Room(Section):
+    """A run with such a section, and another that may be absent."""
+
+    frame: Frame = all_defaults(Frame)
+    spare: Frame | None = None
+
+
+def test_plugins_inside_sections():
+    tree = resolve(Room, command="room", environ={}).tree
+    assert tree == {"frame": {"wood": {"name": "oil", "thinner": 0.1, "tags": []}}, "spare": None}
+    tree = resolve(Room, command="room", overrides=["frame.wood=water", "spare.wood.thinner=0.2"], environ={}).tree
+    assert tree["frame"]["wood"]["sheets"] == 2
+    assert tree["spare"]["wood"] == {"name": "oil", "thinner": 0.2, "tags": []}
+    with pytest.raises(ConfigError, match=r"^--set frame=3: must be a section, got 3$"):
+        resolve(Room, command="room", overrides=["frame=3"], environ={})
 
 
 def test_schema_of():

@@ -23,7 +23,18 @@ def arguments(algorithm: str, model: str, chats: Path, pairs: Path) -> list[str]
     if algorithm == "sft":
         # Dropout makes the random state part of what has to be restored.
         lora = ["--adapter", "lora", "--set", "adapter.dropout=0.1"]
-        return ["train", "sft", "--dataset", "files", "--dataset-path", str(chats), "--rows-per-step", "6", *lora, *common]
+        return [
+            "train",
+            "sft",
+            "--dataset",
+            "files",
+            "--dataset-path",
+            str(chats),
+            "--rows-per-step",
+            "6",
+            *lora,
+            *common,
+        ]
     if algorithm == "dpo":
         return ["train", "dpo", "--dataset", "files", "--dataset-path", str(pairs), "--rows-per-step", "4", *common]
     problems = ["--dataset", "arithmetic", "--set", "dataset.size=50", "--set", "dataset.max_steps=1"]
@@ -34,9 +45,7 @@ def arguments(algorithm: str, model: str, chats: Path, pairs: Path) -> list[str]
 
 def comparable(run: Path) -> list[dict[str, Any]]:
     """Metrics without what depends on the clock."""
-    return [
-        {name: value for name, value in row.items() if not name.endswith(TIMINGS)} for row in read_metrics(run)
-    ]
+    return [{name: value for name, value in row.items() if not name.endswith(TIMINGS)} for row in read_metrics(run)]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -48,7 +57,9 @@ def wait_for_step(run: Path, step: int, process: Any) -> None:
     """Until the run has written `step` down."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if (run / "metrics.jsonl").exists() and f'"step":{step},' in (run / "metrics.jsonl").read_text().replace(" ", ""):
+        if (run / "metrics.jsonl").exists() and f'"step":{step},' in (run / "metrics.jsonl").read_text().replace(
+            " ", ""
+        ):
             return
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)

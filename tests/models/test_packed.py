@@ -42,9 +42,13 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def samples(lengths: list[int]) -> list[Sample]:
     generator = torch.Generator().manual_seed(1)
     return [
-        Sample(torch.randint(1, 97, (length,), generator=generator).tolist(), [0.0, 0.0] + [1.0] * (length - 2), Source("t", 1))
+        Sample(
+            torch.randint(1, 97, (length,), generator=generator).tolist(),
+            [0.0, 0.0] + [1.0] * (length - 2),
+            Source("t", 1),
+        )
         for length in lengths
-    ]  # fmt: skip
+    ]
 
 
 @torch.no_grad()

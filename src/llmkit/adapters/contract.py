@@ -25,5 +25,3 @@ class Adapter(Protocol):
             model: the base model, as `attach` would get it.
         """
         ...
-
-

@@ -1,5 +1,8 @@
 """Low-rank adaptation (arXiv:2106.09685) through PEFT: small matrices train beside frozen weights."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +56,8 @@ class LoRA:
             target_modules=targets if isinstance(targets, str) else list(targets),
         )
         try:
-            return peft.get_peft_model(model, settings)  # type: ignore[arg-type] - a transformers model
+            with _quiet():
+                return peft.get_peft_model(model, settings)  # type: ignore[arg-type] - a transformers model
         except ValueError as error:
             names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
             raise ConfigError(
@@ -64,7 +68,16 @@ class LoRA:
         """The model wrapped with the checkpoint's adapter, ready to train on."""
         import peft
 
-        return peft.PeftModel.from_pretrained(model, directory, is_trainable=True)  # type: ignore[arg-type]
+        with _quiet():
+            return peft.PeftModel.from_pretrained(model, directory, is_trainable=True)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PEFT asks transformers by an old name whether activations are checkpointed; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def _is_linear(module: "nn.Module") -> bool:

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 
-def group_advantages(
-    rewards: Tensor, group_ids: Tensor, *, scale_by_std: bool = True, eps: float = 1e-6
-) -> Tensor:
+def group_advantages(rewards: Tensor, group_ids: Tensor, *, scale_by_std: bool = True, eps: float = 1e-6) -> Tensor:
     """How much better each completion did than the others of its group.
 
     Groups are told by id, so one may have lost a member without touching its neighbours.

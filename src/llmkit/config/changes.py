@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -88,11 +88,6 @@ def set_change(text: str) -> Change:
     if not equals or not KEY.fullmatch(key):
         raise ConfigError(f"--set {text}: the form is section.key=value, or ~section.key to go back to the default")
     return _typed("set", f"--set {key}", tuple(key.split(".")), value)
-
-
-def write_set(path: Sequence[str], value: Any) -> str:
-    """The argument of `--set` that puts a value at a path."""
-    return f"{'.'.join(path)}={write_flow(value)}"
 
 
 def _bare(value: Any) -> Any:

@@ -37,9 +37,10 @@ Examples:
 
 
 def _complete_command(incomplete: str) -> list[str]:
-    from llmkit.config.runs import SCHEMAS
+    from llmkit.config.presets import list_presets  # knows the commands without importing a schema
 
-    return [command for command in sorted(SCHEMAS) if command.startswith(incomplete)]
+    commands = {preset.command for preset in list_presets()}
+    return sorted(command for command in commands if command.startswith(incomplete))
 
 
 Command = Annotated[
@@ -162,9 +163,9 @@ def _resolve(
     )
 
 
-def _with_inner(resolved: "Resolved[Any]", key: str) -> list[str]:
+def _with_inner(resolved: "Resolved[Any]", key: str) -> list[tuple[str, ...]]:
     """A key, or a section followed by every key in it."""
-    return list(dict.fromkeys([key, *resolved.leaf_keys(key)]))
+    return list(dict.fromkeys([tuple(key.split(".")), *resolved.leaf_paths(key)]))
 
 
 def _print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from llmkit.config.presets import list_presets
 from llmkit.config.resolve import Resolved, resolve
 from llmkit.config.runs import SCHEMAS, schema_of
-from llmkit.config.tree import Origin
+from llmkit.config.tree import Origin, dotted
 from llmkit.errors import ConfigError
 
 RUN_HEADER = "# llmkit "
@@ -44,14 +44,14 @@ def compare(first: str, second: str, command: str | None, environ: Mapping[str, 
     command = command or _common_command(first, second)
     variables = {name: value for name, value in environ.items() if not name.upper().startswith("LLMKIT__")}
     one, other = _resolved(first, command, variables), _resolved(second, command, variables)
-    keys = [set(side.leaf_keys()) for side in (one, other)]
+    keys = [set(side.leaf_paths()) for side in (one, other)]
     found: list[Difference] = []
-    for key in dict.fromkeys([*one.leaf_keys(), *other.leaf_keys()]):
+    for key in dict.fromkeys([*one.leaf_paths(), *other.leaf_paths()]):
         sides = [side if key in own else None for side, own in zip((one, other), keys, strict=True)]
         values = [side.value(key) if side else MISSING for side in sides]
         if values[0] != values[1]:
             origins = [side.origin(key) if side else None for side in sides]
-            found.append(Difference(key, (values[0], values[1]), (origins[0], origins[1])))
+            found.append(Difference(dotted(key), (values[0], values[1]), (origins[0], origins[1])))
     return found
 
 

@@ -50,7 +50,7 @@ def _section(
         child = node.child(name) if node is not None and node.is_section else None
         annotation, changed = _place(slot, child, (*path, name), problems)
         if annotation is not field.annotation:
-            fields[name] = _field(annotation, slot, changed)
+            fields[name] = _field(annotation, slot)
         if changed is not child and changed is not None:
             node = (node or Node({}, DEFAULT)).with_child(name, changed)
     if not fields:
@@ -67,7 +67,8 @@ def _place(slot: Slot, node: Node | None, path: KeyPath, problems: Problems) -> 
     if slot.kind is not None:
         return _plugins(slot, node, path, problems)
     section = section_type(slot.annotation)
-    if section is None or (node is None and type(None) in members(slot.annotation)):
+    is_absent = node is None and type(None) in members(slot.annotation)
+    if section is None or is_absent or (node is not None and not node.is_section):
         return slot.annotation, node
     concrete, node = _section(section, node, path, problems)
     return (slot.annotation if concrete is section else concrete), node
@@ -123,7 +124,7 @@ def _tell_unnamed(kind: PluginKind, node: Node | None, path: KeyPath, problems: 
         problems.add((*path, "name"), node.origin, text, scope=path)
 
 
-def _field(annotation: Any, slot: Slot, node: Node | None) -> tuple[Any, Any]:
+def _field(annotation: Any, slot: Slot) -> tuple[Any, Any]:
     """The field that takes the place of a plugin section, with every other mark that the former had."""
     assert slot.field is not None
     marks = [mark for mark in slot.field.metadata if not isinstance(mark, PluginKind)]

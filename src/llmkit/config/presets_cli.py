@@ -73,7 +73,7 @@ def show(name: Name) -> None:
     """Print a preset as it is written; `llmkit config show` gives it with all that it extends."""
     from llmkit.config.show import print_yaml
 
-    print_yaml(_find(name).read_text(encoding="utf-8"))
+    print_yaml(_find(name).read_text(encoding="utf-8", errors="replace"))
 
 
 @app.command(epilog=COPY_EXAMPLES)

@@ -11,19 +11,22 @@ from pydantic_core import to_jsonable_python
 from llmkit.config.changes import Change
 from llmkit.config.docs import FieldDoc, describe, describe_slot
 from llmkit.config.dump import write_yaml
+from llmkit.config.masking import MASK, Masking
 from llmkit.config.merging import as_plugin_section
 from llmkit.config.problems import place_of
 from llmkit.config.references import escape, variable_of
 from llmkit.config.scalars import write_flow
 from llmkit.config.section import PluginSection, Section
 from llmkit.config.semantic import semantic_hash
-from llmkit.config.shape import is_secret, slot_at
+from llmkit.config.shape import slot_at
 from llmkit.config.suggestions import suggest_key
 from llmkit.config.tree import DEFAULT, KeyPath, Node, Origin, dotted
-from llmkit.config.validation import MASK
 from llmkit.errors import ConfigError
 
 R = TypeVar("R", bound=Section)
+
+Key = str | KeyPath
+"""A key as people write it, or as a path: a key of a free section may itself have a dot."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +85,21 @@ class Resolved(Generic[R]):
 
     def masked(self) -> dict[str, Any]:
         """Every setting as plain values, secrets masked."""
-        return self._masked(self.tree, ())
+        return self._masking.masked(self.tree)
 
     def semantic_hash(self) -> str:
         """SHA-256 of everything that decides what is computed; see `semantic_hash`."""
         return semantic_hash(self.tree, type(self.run))
 
-    def origin(self, path: str) -> Origin:
+    def origin(self, path: Key) -> Origin:
         """Where the value of a key was written.
 
         Raises:
             ConfigError: the run has no such key.
         """
-        parts = self._parts(path)
-        return self._origin(parts)
+        return self._origin(self._parts(path))
 
-    def value(self, path: str) -> Any:
+    def value(self, path: Key) -> Any:
         """The value of a key as plain values, secrets masked.
 
         Raises:
@@ -108,7 +110,7 @@ class Resolved(Generic[R]):
             value = value[int(part)] if isinstance(value, list) else value.get(part)
         return value
 
-    def explain(self, path: str) -> Explanation:
+    def explain(self, path: Key) -> Explanation:
         """Everything about one key: its value, who set it, whom that overrode, and what it means.
 
         Raises:
@@ -120,11 +122,11 @@ class Resolved(Generic[R]):
         current = {origin.place, *(item.place for _, item in items)}
         history = self._history(parts)
         return Explanation(
-            path=path,
+            path=dotted(parts),
             value=value,
             is_section=isinstance(value, dict),
             origin=self._shown(origin, parts),
-            written=self._reference(parts) or "",
+            written=self._shown_reference(parts),
             items=tuple(items),
             overridden=tuple(
                 self._shown(one, parts) for one, is_reset in history if one.place not in current and not is_reset
@@ -154,25 +156,25 @@ class Resolved(Generic[R]):
         )
         return header + write_yaml(self.tree, self._text, self._comment)
 
-    def leaf_keys(self, path: str = "") -> list[str]:
-        """Every key of a section that is no section itself, in order.
+    def leaf_paths(self, path: Key = ()) -> list[KeyPath]:
+        """Every key of a section that is no section itself, in order; of any other key, itself.
 
         Raises:
-            ConfigError: the run has no such section.
+            ConfigError: the run has no such key.
         """
-        parts = self._parts(path) if path else ()
+        parts = self._parts(path)
         value: Any = self.tree
         for part in parts:
             value = value[int(part)] if isinstance(value, list) else value[part]
-        return [dotted(key) for key in _keys(value, parts)]
+        return _leaf_paths(value, parts)
 
-    def _parts(self, path: str) -> KeyPath:
-        parts = tuple(path.split("."))
+    def _parts(self, path: Key) -> KeyPath:
+        parts = tuple(path.split(".")) if isinstance(path, str) else path
         value: Any = self.tree
         for part in parts:
             held = {str(index): item for index, item in enumerate(value)} if isinstance(value, list) else value
             if not isinstance(held, dict) or part not in held:
-                raise ConfigError(f"{path}: no such key. {suggest_key(type(self.run), parts)}")
+                raise ConfigError(f"{dotted(parts)}: no such key. {suggest_key(type(self.run), parts)}")
             value = held[part]
         return parts
 
@@ -204,40 +206,23 @@ class Resolved(Generic[R]):
         return node.value if node is not None and isinstance(node.value, str) and "${" in node.value else None
 
     @cached_property
-    def _tainted(self) -> set[KeyPath]:
-        """Keys whose references lead to a secret."""
-        tainted: set[KeyPath] = set()
-        while True:
-            found = {
-                path for path, targets in self.used.items() if any(t in tainted or self._is_secret(t) for t in targets)
-            }
-            if found == tainted:
-                return tainted
-            tainted = found
+    def _masking(self) -> Masking:
+        return Masking(type(self.run), self.used)
 
-    def _is_secret(self, path: KeyPath) -> bool:
-        slot = slot_at(type(self.run), path)
-        return slot is not None and is_secret(slot.annotation)
-
-    def _is_hidden(self, path: KeyPath) -> bool:
-        return path in self._tainted or self._is_secret(path)
-
-    def _masked(self, value: Any, path: KeyPath) -> Any:
-        if isinstance(value, dict):
-            return {key: self._masked(child, (*path, key)) for key, child in value.items()}
-        if isinstance(value, list):
-            return [self._masked(item, (*path, str(index))) for index, item in enumerate(value)]
-        return MASK if value is not None and self._is_hidden(path) else value
+    def _shown_reference(self, path: KeyPath) -> str:
+        """The reference that a value was written as; of a secret, without a literal part."""
+        written = self._reference(path) or ""
+        return (self._secret_source(path) or MASK) if written and self._masking.hides(path) else written
 
     def _shown(self, origin: Origin, path: KeyPath) -> Origin:
-        """An origin without the text of a secret, unless that is a reference."""
-        if not self._is_hidden(path) or not origin.text:
+        """An origin without the text of a secret."""
+        if not self._masking.hides(path) or not origin.text:
             return origin
         return replace(origin, text=MASK)
 
     def _text(self, path: KeyPath, value: Any) -> str:
         """A leaf as `to_yaml` writes it."""
-        if value is not None and self._is_hidden(path):
+        if value is not None and self._masking.hides(path):
             return write_flow(self._secret_source(path) or MASK)
         return write_flow(_escaped(value))
 
@@ -245,7 +230,7 @@ class Resolved(Generic[R]):
         """The environment variable that a secret came from, as a reference."""
         variable = variable_of(self._reference(path) or "")
         origin = self._origin(path)
-        if origin.layer == "environment" and variable is None and self._reference(path) is None:
+        if origin.layer == "environment" and origin.plain and self._reference(path) is None:
             variable = origin.place
         return f"${{env:{variable}}}" if variable else None
 
@@ -253,7 +238,7 @@ class Resolved(Generic[R]):
         place = place_of(replace(self._origin(path), text=""))
         written = self._reference(path)
         items = "".join(f"; {index}: {one.place}" for index, one in self._items_set(path))
-        return f"{place} {written}" if written and not self._is_hidden(path) else place + items
+        return f"{place} {written}" if written and not self._masking.hides(path) else place + items
 
     def _items_set(self, path: KeyPath) -> "list[tuple[int, Origin]]":
         """The items of a list that were set apart from it."""
@@ -287,9 +272,9 @@ def _escaped(value: Any) -> Any:
     return escape(value) if isinstance(value, str) else value
 
 
-def _keys(value: Any, path: KeyPath) -> "list[KeyPath]":
+def _leaf_paths(value: Any, path: KeyPath) -> list[KeyPath]:
     if isinstance(value, dict) and value:
-        return [key for name, child in value.items() for key in _keys(child, (*path, name))]
+        return [leaf for name, child in value.items() for leaf in _leaf_paths(child, (*path, name))]
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return [key for index, child in enumerate(value) for key in _keys(child, (*path, str(index)))]
+        return [leaf for index, child in enumerate(value) for leaf in _leaf_paths(child, (*path, str(index)))]
     return [path]

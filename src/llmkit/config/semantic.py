@@ -9,8 +9,6 @@ from llmkit.config.section import Section
 from llmkit.config.shape import Slot, is_nonsemantic, is_secret
 from llmkit.config.tree import DEFAULT, KeyPath, dotted, from_plain
 
-UNSET = None
-
 
 def semantic_hash(tree: Mapping[str, Any], schema: type[Section]) -> str:
     """SHA-256, in hexadecimal, of everything that decides what is computed, in canonical JSON.

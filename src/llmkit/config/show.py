@@ -26,14 +26,17 @@ LABEL_WIDTH = 10
 
 
 def print_yaml(text: str) -> None:
-    """Print YAML on standard output; on a terminal, with colours."""
+    """Print YAML on standard output; on a terminal, keys are bold and comments dim."""
     if not sys.stdout.isatty():
         typer.echo(text, nl=False)
         return
     from rich.console import Console
-    from rich.syntax import Syntax
+    from rich.text import Text
 
-    Console().print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    colored = Text(text)
+    colored.highlight_regex(r"(?m)^#.*$|  # .*$", "dim")
+    colored.highlight_regex(r"(?m)^[ -]*[^\s#:]+:", "bold")
+    Console().print(colored, soft_wrap=True, end="")
 
 
 def explanation_text(one: Explanation) -> str:
@@ -74,7 +77,7 @@ def difference_text(one: Difference, first: str, second: str) -> str:
     width = max(len(first), len(second))
     for name, value, origin in zip((first, second), one.values, one.origins, strict=True):
         shown = value if origin is None else write_flow(value)
-        lines.append(f"  {name:<{width}}  {shown}{f'  ({_place(origin, text=False)})' if origin else ''}")
+        lines.append(f"  {name:<{width}}  {shown}{f'  ({origin.place})' if origin else ''}")
     return "\n".join(lines)
 
 
@@ -145,12 +148,12 @@ def _rows(rows: list[tuple[str, str]]) -> list[str]:
     return [f"  {label:<{LABEL_WIDTH}}{text}" if label else f"  {text}" for label, text in rows if text]
 
 
-def _place(origin: Origin, *, text: bool = True) -> str:
+def _place(origin: Origin) -> str:
     """A place with its layer and what was written there."""
     if origin.layer == "default":
         return "default"
     words = f"{origin.place}, {LAYER_WORDS[origin.layer]}"
-    return f"{words}: {origin.text}" if text and origin.text else words
+    return f"{words}: {origin.text}" if origin.text else words
 
 
 def _origin_dict(origin: Origin) -> dict[str, Any]:

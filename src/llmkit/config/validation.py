@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from llmkit.config.docs import choices
+from llmkit.config.masking import MASK
 from llmkit.config.problems import Problems
 from llmkit.config.section import Section
 from llmkit.config.shape import Slot, is_secret, members, slot_at
@@ -16,7 +17,6 @@ from llmkit.config.suggestions import suggest_key
 from llmkit.config.tree import KeyPath, Node, Origin, dotted, leaves, plain
 from llmkit.config.wording import wrong_value
 
-MASK = "********"
 PATH_IN_TEXT = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z0-9_]+)+")
 
 

@@ -29,9 +29,7 @@ def train(directory: Path) -> None:
     note("Making the embedded model builtin:tiny with `llmkit train sft`; this happens once.")
     with tempfile.TemporaryDirectory(prefix="llmkit-tiny-") as scratch:
         # The environment's settings are for the user's own run, not for this one.
-        resolved = resolve(
-            SFTRun, command=COMMAND, preset=PRESET, overrides=[f"output_dir={scratch}/run"], environ={}
-        )
+        resolved = resolve(SFTRun, command=COMMAND, preset=PRESET, overrides=[f"output_dir={scratch}/run"], environ={})
         session = sft.fit(resolved, Invocation(name=PRESET))
         checkpoint = session.directory.checkpoints / f"step-{session.total_steps}"
         for path in checkpoint.iterdir():

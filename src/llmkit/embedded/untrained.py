@@ -70,8 +70,8 @@ def make_config(tokenizer: "PreTrainedTokenizerFast") -> "Qwen3Config":
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=SPECIAL_TOKENS.index(tokenizer.eos_token),
+        pad_token_id=SPECIAL_TOKENS.index(tokenizer.pad_token),
     )
 
 
@@ -110,6 +110,6 @@ def texts() -> list[str]:
     from llmkit.data.datasets.arithmetic import Config as Problems
     from llmkit.data.datasets.arithmetic import build as build_problems
 
-    problems = build_problems(Problems(size=NUM_TEXTS, hasty_fraction=0.5))
+    problems = build_problems(Problems.model_validate({"size": NUM_TEXTS, "hasty_fraction": 0.5}))
     rows = [problems[index].values for index in range(NUM_TEXTS)]
     return [f"{row['question']}\n{row['answer']}\nsystem\nuser\nassistant\n" for row in rows]

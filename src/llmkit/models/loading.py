@@ -66,11 +66,12 @@ def load_model(config: ModelConfig) -> nn.Module:
     options = _hub_options(config)
     dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True, **_attention(path, options), **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _load_error(config, "model", error) from error
+    model, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelError(

@@ -81,8 +81,8 @@ def _one_by_one(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
 class Layout:
     """Where sequences lie in a packed batch, and how to lift them into rows and back.
 
-    Short sequences are lifted into right-padded rows inside the attention alone: a causal row never looks at the padding
-    behind it, so no mask is built, and one batched product replaces a loop over sequences.
+    Short sequences are lifted into right-padded rows inside the attention alone: a causal row never looks at the
+    padding behind it, so no mask is built, and one batched product replaces a loop over sequences.
     """
 
     def __init__(self, sequence_ends: Sequence[int], device: torch.device) -> None:
@@ -134,13 +134,12 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
             sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     short = layout.longest <= LONGEST_ROW and not (sliding_window and layout.longest > sliding_window)
     if short and not dropout and query.device.type == "cpu":
-        rows = _row_attention(layout.to_rows(query), layout.to_rows(key), layout.to_rows(value), layout.causal, scaling)
+        rows = _row_attention(layout.to_rows(query), layout.to_rows(key), layout.to_rows(value), layout.causal, scale)
         return layout.to_packed(rows), None
-    return _looped_attention(query, key, value, layout, scaling, dropout, sliding_window), None
+    return _looped_attention(query, key, value, layout, scale, dropout, sliding_window), None
 
 
 def _row_attention(query: Tensor, key: Tensor, value: Tensor, causal: Tensor, scaling: float) -> Tensor:

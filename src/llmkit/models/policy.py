@@ -37,7 +37,7 @@ class Policy:
         """Most tokens that the model can take."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Run matrix products in the compute type."""
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 from llmkit.types import Record, Rollout, SamplingParams
 
 if TYPE_CHECKING:
-    from llmkit.engines.inference.contract import InferenceEngine
     from llmkit.data.codec import TextCodec
+    from llmkit.engines.inference.contract import InferenceEngine
 
 
 class Reward(Protocol):
@@ -29,5 +29,3 @@ class Workflow(Protocol):
     ) -> Rollout:
         """Prompt the engine, in one or several turns, and return what was sampled, token by token, unscored."""
         ...
-
-

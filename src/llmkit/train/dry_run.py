@@ -12,11 +12,13 @@ from torch import nn
 
 from llmkit import plugins
 from llmkit.config.resolve import Resolved
+from llmkit.data.prefix_property import check_prefix_property
 from llmkit.errors import ConfigError
 from llmkit.formatting import format_bytes, format_number, format_seconds
 from llmkit.models.loading import load_on_meta
 from llmkit.models.policy import torch_device
-from llmkit.train.console import stderr_console, visible
+from llmkit.terminal import stderr_console
+from llmkit.train.console import note, visible, warn
 from llmkit.train.inputs import Inputs
 from llmkit.train.session import num_steps
 from llmkit.types import Sample
@@ -57,12 +59,20 @@ class Estimate:
     training_seconds: float
 
 
-def dry_run(resolved: Resolved[Any], inputs: Inputs, samples: Sequence[Sample], *, rows_per_step: int) -> dict[str, Any]:
+def dry_run(
+    resolved: Resolved[Any],
+    inputs: Inputs,
+    samples: Sequence[Sample],
+    *,
+    rows_per_step: int,
+    completion_tokens: int = 0,
+) -> dict[str, Any]:
     """Show a sample with its mask and what the run would need; returns the figures.
 
     Args:
         samples: one row's sequences.
         rows_per_step: sequences per optimizer step.
+        completion_tokens: tokens that will be sampled after each of them, at most.
     """
     run = resolved.run
     for kind, section in (("engines", "engine"), ("workflows", "workflow"), ("rewards", "reward")):
@@ -70,14 +80,18 @@ def dry_run(resolved: Resolved[Any], inputs: Inputs, samples: Sequence[Sample], 
             plugins.load(kind, getattr(run, section).name)
     for tracker in run.trackers:
         plugins.load("trackers", tracker.name)
-    result = estimate(run, inputs, samples, rows_per_step)
+    result = estimate(run, inputs, samples, rows_per_step, completion_tokens)
+    template = check_prefix_property(inputs.codec)
+    (note if template.holds else warn)(str(template))
     for sample in samples:
-        show_mask(inputs, sample)
+        show_mask(inputs, sample, completion_tokens)
     show_estimate(result)
     return {"dry_run": True, **asdict(result)}
 
 
-def estimate(run: Any, inputs: Inputs, samples: Sequence[Sample], rows_per_step: int) -> Estimate:
+def estimate(
+    run: Any, inputs: Inputs, samples: Sequence[Sample], rows_per_step: int, completion_tokens: int
+) -> Estimate:
     """Count and calculate; weights are never loaded."""
     model = load_on_meta(run.model)
     architecture = model.config.get_text_config()  # type: ignore[union-attr, operator] - a transformers model
@@ -88,8 +102,9 @@ def estimate(run: Any, inputs: Inputs, samples: Sequence[Sample], rows_per_step:
     if not trainable:
         raise ConfigError(f"adapter.name={run.adapter.name}: nothing of this model would train")
     width = next(adapted.parameters()).element_size()
-    per_row = sum(len(sample.token_ids) for sample in samples) / len(samples)
-    supervised = sum(weight != 0 for sample in samples for weight in sample.loss_weights) / len(samples) / per_row
+    per_row = sum(len(sample.token_ids) for sample in samples) / len(samples) + completion_tokens
+    trained = sum(weight != 0 for sample in samples for weight in sample.loss_weights) / len(samples)
+    supervised = (trained + completion_tokens) / per_row
     batch_tokens = min(run.batch.tokens_per_micro_batch, rows_per_step * per_row)
     compute_width = 2 if run.device.compute_dtype == "bfloat16" else width
     layers = 1 if run.device.gradient_checkpointing else architecture.num_hidden_layers
@@ -146,7 +161,7 @@ def matmul_rate(config: Any, seconds: float = 0.3) -> float:
     return 2 * size**3 / best
 
 
-def show_mask(inputs: Inputs, sample: Sample) -> None:
+def show_mask(inputs: Inputs, sample: Sample, completion_tokens: int) -> None:
     """Print a sample: trained tokens coloured on a terminal, between guillemets elsewhere."""
     console = stderr_console()
     text = Text()
@@ -159,9 +174,11 @@ def show_mask(inputs: Inputs, sample: Sample) -> None:
     if inside and not console.is_terminal:
         text.append("»")
     trained = sum(weight != 0 for weight in sample.loss_weights)
-    console.print(
-        Text(f"{sample.source}: {len(sample.token_ids)} tokens, {trained} of them trained (marked)", style="bold")
-    )
+    count = len(sample.token_ids)
+    what = f"{trained} of them trained (marked)"
+    if completion_tokens:
+        what = f"then up to {completion_tokens} sampled ones, which train"
+    console.print(Text(f"{sample.source}: {count} tokens, {what}", style="bold"))
     console.print(text)
 
 

@@ -1,7 +1,6 @@
 """`llmkit train grpo`: reinforcement learning from verifiable rewards."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from llmkit.train.console import print_samples, warn
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import Inputs, build, open_inputs
 from llmkit.train.invocation import Invocation
-from llmkit.train.rollout_batch import Trained, as_samples, divide, metrics_of, trained_batches
+from llmkit.train.rollout_batch import Scored, Trained, divide, metrics_of, prompt_samples, trained_batches
 from llmkit.train.session import Session, Stopwatch, peak_memory_bytes
 from llmkit.types import Record, Rollout, SamplingParams
 
@@ -41,9 +40,13 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
         inputs.dataset, inputs.formatter, inputs.codec, data, run.seed, max_new_tokens=run.sampling.max_new_tokens
     )
     if invocation.dry_run:
-        samples = as_samples(inputs.codec, loader.take(1), run.sampling.max_new_tokens)
-        rows = run.batch.prompts_per_step * run.algorithm.group_size
-        return dry_run(resolved, inputs, samples, rows_per_step=rows)
+        return dry_run(
+            resolved,
+            inputs,
+            prompt_samples(inputs.codec, loader.take(1)),
+            rows_per_step=run.batch.prompts_per_step * run.algorithm.group_size,
+            completion_tokens=run.sampling.max_new_tokens,
+        )
     held_out = inputs.held_out_records(run.eval.max_rows)
     with (
         Session(
@@ -110,7 +113,7 @@ class Sampler:
             temperature=temperature,
             stop_token_ids=self.inputs.codec.stop_token_ids,
         )
-        rollouts = await sample_groups(
+        return await sample_groups(
             records,
             size,
             workflow=self.workflow,
@@ -119,7 +122,6 @@ class Sampler:
             sampling=sampling,
             seed=f"{self.run.seed}:{name}",
         )
-        return rollouts
 
 
 def open_sampler(run: GRPORun, policy: Policy, inputs: Inputs) -> Sampler:
@@ -143,26 +145,31 @@ def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> di
     batches = [trained_batches(part, run, engine.policy) for part in parts]
     prepare(engine.policy, batches, run)
     engine.policy.model.train()
-    sums: dict[str, float] = {}
-    steps: list[dict[str, float]] = []
-    for part, micro in zip(parts, batches, strict=True):
-        total = float(len(part) if run.algorithm.average == "sequence" else sum(r.completion_length for r, _ in part))
-        for trained in micro:
-            loss, metrics = batch_loss(engine.policy, trained, run, total)
-            engine.backward(loss)
-            for name, values in metrics.items():
-                sums[name] = sums.get(name, 0.0) + float(values.sum())
-            sums["loss"] = sums.get("loss", 0.0) + loss.item() / len(parts)
-        steps.append(engine.step())
-    count = sums.pop("num_trained_tokens", 0.0)
-    loss = sums.pop("loss", 0.0)
+    sums: dict[str, float] = {"loss": 0.0, "num_trained_tokens": 0.0}
+    steps = [update_once(engine, part, micro, run, sums) for part, micro in zip(parts, batches, strict=True)]
+    count = sums.pop("num_trained_tokens")
     return {
-        "loss": loss,
-        **{name: value / count if count else math.nan for name, value in sums.items()},
+        "loss": sums.pop("loss") / len(parts),
+        **{name: value / count for name, value in sums.items()},
         "num_trained_tokens": count,
         "grad_norm": max(step["grad_norm"] for step in steps),
         "learning_rate": steps[-1]["learning_rate"],
     }
+
+
+def update_once(
+    engine: TrainEngine, part: Sequence[Scored], batches: Sequence[Trained], run: GRPORun, sums: dict[str, float]
+) -> dict[str, float]:
+    """One optimizer step; adds its loss, and its metrics summed over tokens, to `sums`."""
+    by_sequence = run.algorithm.average == "sequence"
+    total = float(len(part) if by_sequence else sum(rollout.completion_length for rollout, _ in part))
+    for trained in batches:
+        loss, metrics = batch_loss(engine.policy, trained, run, total)
+        engine.backward(loss)
+        sums["loss"] += loss.item()
+        for name, values in metrics.items():
+            sums[name] = sums.get(name, 0.0) + float(values.sum())
+    return engine.step()
 
 
 @torch.no_grad()
@@ -177,9 +184,7 @@ def prepare(policy: Policy, batches: Sequence[Sequence[Trained]], run: GRPORun) 
         if len(batches) > 1:
             trained.old_logprobs = policy.logprobs(trained.batch, temperature=run.sampling.temperature)[0]
         if run.algorithm.kl_coef > 0:
-            trained.reference_logprobs = policy.reference_logprobs(
-                trained.batch, temperature=run.sampling.temperature
-            )
+            trained.reference_logprobs = policy.reference_logprobs(trained.batch, temperature=run.sampling.temperature)
 
 
 def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> tuple[Tensor, dict[str, Tensor]]:

@@ -86,13 +86,12 @@ def as_sample(rollout: Rollout) -> Sample:
     return Sample(rollout.token_ids, [float(mask) for mask in rollout.loss_mask], rollout.record.source)
 
 
-def as_samples(codec: TextCodec, records: Sequence[Record], max_new_tokens: int) -> list[Sample]:
-    """Prompts followed by room for a completion, to show and to estimate with before anything is sampled."""
+def prompt_samples(codec: TextCodec, records: Sequence[Record]) -> list[Sample]:
+    """Prompts alone, which carry no loss, to show and to estimate with before anything is sampled."""
     samples = []
     for record in records:
-        prompt = codec.prompt_ids(prompt_messages(record), record.source)
-        filler = [codec.stop_token_ids[0]] * max_new_tokens
-        samples.append(Sample(prompt + filler, [0.0] * len(prompt) + [1.0] * max_new_tokens, record.source))
+        token_ids = codec.prompt_ids(prompt_messages(record), record.source)
+        samples.append(Sample(token_ids, [0.0] * len(token_ids), record.source))
     return samples
 
 

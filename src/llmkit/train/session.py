@@ -14,7 +14,7 @@ import torch
 
 from llmkit import plugins
 from llmkit.config.resolve import Resolved
-from llmkit.config.runs import TrainingRun
+from llmkit.config.runs import DPORun, GRPORun, SFTRun, TrainingRun
 from llmkit.config.schema import BatchConfig, RolloutBatchConfig
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
@@ -74,7 +74,7 @@ class Session:
             command: `train/sft` and the like.
             with_reference: keep the model that training began with.
         """
-        self.run: TrainingRun = resolved.run
+        self.run: SFTRun | DPORun | GRPORun = resolved.run
         self._resolved = resolved
         self._invocation = invocation
         self._inputs = inputs
@@ -208,7 +208,7 @@ class Session:
 
 
 def num_steps(run: TrainingRun, num_rows: int, batch: BatchConfig | RolloutBatchConfig) -> int:
-    """Optimizer steps of a run: as many as it says, or as its epochs need, the last one filled up from the next epoch."""
+    """Optimizer steps of a run: its `max_steps`, or what its epochs need; the next epoch fills the last step up."""
     rows_per_step = batch.prompts_per_step if isinstance(batch, RolloutBatchConfig) else batch.rows_per_step
     return run.max_steps or max(1, math.ceil(run.num_epochs * num_rows / rows_per_step))
 

@@ -48,9 +48,7 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
         for record in inputs.held_out_records(run.eval.max_rows)
         if (sample := inputs.codec.sample(record, run.data.train_on, inputs.max_length, run.data.overlength))
     ]
-    with Session(
-        resolved, invocation, inputs, loader, command="train/sft"
-    ) as session:
+    with Session(resolved, invocation, inputs, loader, command="train/sft") as session:
         policy = session.policy
         if held_out and session.start == 0:
             session.journal.log(0, evaluate(policy, held_out, run))

@@ -42,10 +42,7 @@ class TorchEngine:
     def backward(self, loss: Tensor) -> None:
         """Add a micro-batch's gradients."""
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at optimizer step {self._num_steps + 1}; nothing was changed by this step. "
-                "A lower optim.learning_rate or device.compute_dtype=float32 usually helps"
-            )
+            raise self._not_finite("loss", loss.item())
         loss.backward()
 
     def step(self) -> dict[str, float]:
@@ -54,10 +51,7 @@ class TorchEngine:
         grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
         if not grad_norm < float("inf"):
             self._optimizer.zero_grad()
-            raise TrainingError(
-                f"the gradient is {grad_norm} at optimizer step {self._num_steps + 1}; nothing was changed by this step. "
-                "A lower optim.learning_rate or device.compute_dtype=float32 usually helps"
-            )
+            raise self._not_finite("gradient", grad_norm)
         rate = learning_rate(self._num_steps, self._config, self._total_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -81,10 +75,16 @@ class TorchEngine:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             self._optimizer.load_state_dict(state["optimizer"])
-        except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path}: this optimizer state cannot be used: {error}") from error
         self._num_steps = state["num_steps"]
         set_random_state(state["random"])
+
+    def _not_finite(self, what: str, value: float) -> TrainingError:
+        return TrainingError(
+            f"the {what} is {value} at optimizer step {self._num_steps + 1}; this step has changed nothing. A lower "
+            "optim.learning_rate or device.compute_dtype=float32 usually helps"
+        )
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

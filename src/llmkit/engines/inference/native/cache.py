@@ -10,17 +10,21 @@ BLOCK = 64
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values of one attention layer, `[B, H_kv, capacity, D]`, of which the first `length` tokens are filled."""
+    """Keys and values of one attention layer: `[B, H_kv, capacity, D]`, filled from the start."""
 
     def __init__(self) -> None:
         super().__init__()
         self._key_buffer: Tensor | None = None
         self._value_buffer: Tensor | None = None
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Append `[B, H_kv, n, D]` and return views of all that is stored."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
         start = self.get_seq_length()
         end = start + key_states.shape[2]
         if self._key_buffer is None or self._value_buffer is None or self._key_buffer.shape[2] < end:

@@ -99,8 +99,8 @@ def inverse_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
 def uniform(seeds: Tensor, position: int) -> Tensor:
     """[B] float64 numbers in [0, 1) that depend on seed and position alone.
 
-    A counter-based generator (SplitMix64, doi:10.1145/2714064.2660195): no state, so a row's draws are the same whatever
-    shares its batch, and can go on after a restart.
+    A counter-based generator (SplitMix64, doi:10.1145/2714064.2660195): no state, so a row's draws are the same
+    whatever shares its batch, and can go on after a restart.
     """
     bits = seeds + signed(GOLDEN * (position + 1))
     bits = (bits ^ _shift_right(bits, 30)) * MIX_1

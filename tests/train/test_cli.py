@@ -1,0 +1,185 @@
+import json
+import sys
+import types
+
+import pytest
+
+from llmkit import cli
+from llmkit.config.docs import describe
+from llmkit.config.runs import schema_of
+from llmkit.errors import CheckpointError, ConfigError
+from llmkit.train import cli as train_cli
+from llmkit.train import options
+from llmkit.train.invocation import Invocation
+
+COMMANDS = ("train/sft", "train/dpo", "train/grpo")
+NOTHING = {"preset": None, "config": None, "overrides": None, "resume": False, "dry_run": False, "as_json": False}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What `train` was called with, in place of training."""
+    calls = []
+
+    def train(resolved, invocation):
+        calls.append((resolved, invocation))
+        return {"num_steps": 3}
+
+    for algorithm in ("sft", "dpo", "grpo"):
+        module = types.ModuleType(f"llmkit.train.{algorithm}")
+        module.train = train  # pyright: ignore[reportAttributeAccessIssue]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return calls
+
+
+@pytest.fixture(autouse=True)
+def _in_a_directory_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def parameters_of(command: str) -> list[str]:
+    return [parameter.name for parameter in cli.import_command("train").commands[command.partition("/")[2]].params]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_sets_a_key_that_the_schema_has(command):
+    for parameter in parameters_of(command):
+        if parameter in options.PATHS:
+            describe(schema_of(command), options.PATHS[parameter])
+        else:
+            assert parameter in NOTHING
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_spelled_as_error_messages_say(command):
+    group = cli.import_command("train")
+    for parameter in group.commands[command.partition("/")[2]].params:
+        if parameter.name in options.PATHS:
+            assert options.flag(parameter.name) in parameter.opts
+
+
+def test_help_shows_meanings_defaults_plugins_and_examples(capsys):
+    assert cli.run(["train", "grpo", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Completions sampled per prompt. [default: 8]" in out
+    assert "echo, native. [default: native]" in out
+    assert "llmkit train grpo --preset gsm8k-tiny" in out
+
+
+class TestSettings:
+    def test_options_become_settings_of_the_run(self, trained):
+        line = "train sft --dataset arithmetic --learning-rate 3e-4 --max-steps 7 --adapter lora --rows-per-step 4"
+        assert cli.run([*line.split(), "--eval-every", "2", "--tracker", "jsonl", "--tracker", "console"]) == 0
+        run = trained[0][0].run
+        assert (run.optim.learning_rate, run.max_steps, run.adapter.name) == (3e-4, 7, "lora")
+        assert (run.batch.rows_per_step, run.eval.every_steps) == (4, 2)
+        assert [tracker.name for tracker in run.trackers] == ["jsonl", "console"]
+
+    def test_grpo_has_its_own(self, trained):
+        line = "train grpo --dataset arithmetic --engine echo --group-size 4 --max-new-tokens 32 --temperature 0.7 --kl-coef 0.1"
+        assert cli.run(line.split()) == 0
+        run = trained[0][0].run
+        assert (run.engine.name, run.algorithm.group_size, run.algorithm.kl_coef) == ("echo", 4, 0.1)
+        assert (run.sampling.max_new_tokens, run.sampling.temperature) == (32, 0.7)
+
+    def test_what_is_not_given_is_left_to_the_schema(self, trained):
+        assert cli.run(["train", "dpo", "--dataset", "arithmetic"]) == 0
+        origin = trained[0][0].origin("optim.learning_rate")
+        assert origin.layer == "default"
+
+    def test_set_wins_over_an_option_and_an_option_over_a_file(self, trained, tmp_path):
+        (tmp_path / "run.yaml").write_text("seed: 1\nmax_steps: 1\ndataset: {name: arithmetic}\n")
+        assert cli.run("train sft -c run.yaml --max-steps 2 --seed 2 --set seed=3".split()) == 0
+        run = trained[0][0].run
+        assert (run.max_steps, run.seed) == (2, 3)
+
+    def test_a_bad_value_is_told_with_its_flag(self, trained, capsys):
+        assert cli.run("train sft --dataset arithmetic --learning-rate -1".split()) == 2
+        assert "--learning-rate" in capsys.readouterr().err
+        assert trained == []
+
+    def test_a_word_for_a_number_is_refused(self, trained, capsys):
+        assert cli.run("train sft --dataset arithmetic --max-steps many".split()) == 2
+        assert "--max-steps" in capsys.readouterr().err
+
+
+class TestInvocation:
+    def test_is_named_after_the_preset_or_the_algorithm(self, trained):
+        assert cli.run(["train", "grpo", "--preset", "gsm8k-tiny"]) == 0
+        assert cli.run(["train", "sft", "--dataset", "arithmetic", "--dry-run"]) == 0
+        assert [call[1] for call in trained] == [Invocation("gsm8k-tiny"), Invocation("sft", dry_run=True)]
+
+    def test_json_is_the_only_thing_on_standard_output(self, trained, capsys):
+        assert cli.run(["train", "sft", "--dataset", "arithmetic", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"num_steps": 3}
+
+    def test_without_json_standard_output_is_empty(self, trained, capsys):
+        assert cli.run(["train", "sft", "--dataset", "arithmetic"]) == 0
+        assert capsys.readouterr().out == ""
+
+
+class TestNothingToTrainOn:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_says_where_to_find_a_preset(self, command, trained, capsys):
+        assert cli.run([*command.split("/"), "--max-steps", "3"]) == 2
+        error = capsys.readouterr().err
+        assert f"llmkit presets list {command}" in error
+        assert "--dataset NAME" in error
+
+    def test_a_data_set_in_the_environment_is_enough(self, trained, monkeypatch):
+        monkeypatch.setenv("LLMKIT__DATASET__NAME", "arithmetic")
+        assert cli.run(["train", "sft"]) == 0
+        assert trained[0][0].run.dataset.name == "arithmetic"
+
+
+class TestResume:
+    def run_of(self, command: str, directory, **settings) -> None:
+        directory.mkdir(parents=True)
+        text = "".join(f"{key}: {value}\n" for key, value in settings.items())
+        words = command.replace("/", " ")
+        (directory / "config.yaml").write_text(f"# llmkit {words}\n{text}dataset: {{name: arithmetic}}\n")
+
+    def resume(self, command: str, **given):
+        return train_cli.prepare(command, {**NOTHING, "resume": True, **given})
+
+    def test_takes_the_settings_of_the_directory(self, tmp_path):
+        self.run_of("train/sft", tmp_path / "mine", seed=17)
+        resolved, invocation = self.resume("train/sft", output_dir=str(tmp_path / "mine"))
+        assert (resolved.run.seed, resolved.run.output_dir) == (17, str(tmp_path / "mine"))
+        assert invocation.resume
+
+    def test_a_directory_given_by_set_counts_too(self, tmp_path):
+        self.run_of("train/sft", tmp_path / "mine", seed=17)
+        resolved, _ = self.resume("train/sft", overrides=["output_dir=mine"])
+        assert resolved.run.seed == 17
+
+    def test_alone_takes_the_newest_run_of_the_command(self, tmp_path):
+        self.run_of("train/sft", tmp_path / "runs" / "a", seed=1)
+        self.run_of("train/grpo", tmp_path / "runs" / "b", seed=2)
+        resolved, _ = self.resume("train/sft")
+        assert (resolved.run.seed, resolved.run.output_dir) == (1, "runs/a")
+
+    def test_options_may_change_the_run(self, tmp_path):
+        self.run_of("train/sft", tmp_path / "runs" / "a", max_steps=5)
+        resolved, _ = self.resume("train/sft", max_steps=9)
+        assert resolved.run.max_steps == 9
+
+    def test_without_any_run_says_so(self):
+        with pytest.raises(CheckpointError, match="no run of `llmkit train sft` to resume"):
+            self.resume("train/sft")
+
+    def test_another_commands_run_is_refused(self, tmp_path):
+        self.run_of("train/grpo", tmp_path / "mine")
+        with pytest.raises(CheckpointError, match="llmkit train grpo"):
+            self.resume("train/sft", output_dir=str(tmp_path / "mine"))
+
+    def test_with_a_preset_the_preset_is_the_base(self, tmp_path):
+        self.run_of("train/grpo", tmp_path / "runs" / "a", seed=99)
+        resolved, invocation = self.resume("train/grpo", preset="gsm8k-tiny")
+        assert resolved.run.seed != 99
+        assert invocation == Invocation("gsm8k-tiny", resume=True)
+
+
+def test_an_unknown_preset_is_a_config_error():
+    with pytest.raises(ConfigError, match="gsm8k-tiny"):
+        train_cli.prepare("train/grpo", {**NOTHING, "preset": "gsm8k-tinny"})
