@@ -105,10 +105,8 @@ def new(
 
     package = create(plugins.kind_named(kind), name, directory)
     typer.echo(package)
-    typer.echo(
-        f"Change it, then:\n  llmkit plugins check {package}\n  pip install -e {package}",
-        err=True,
-    )
+    path = package if package.is_absolute() else f"./{package}"  # pip takes a bare word for a name on the index
+    typer.echo(f"Change it, then:\n  llmkit plugins check {path}\n  pip install -e {path}", err=True)
 
 
 @app.command(epilog=CHECK_EXAMPLES)

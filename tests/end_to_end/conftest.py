@@ -54,21 +54,21 @@ class Command:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    def start(self, arguments: Sequence[str], threads: int = 1) -> subprocess.Popen[str]:
         """Start it, and do not wait."""
         return subprocess.Popen(
             [sys.executable, "-m", "llmkit", *arguments],
             cwd=self.directory,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+    def run(self, *arguments: str, code: int = 0, threads: int = 1) -> tuple[str, str]:
         """Run it to its end and check its exit code; returns standard output and standard error."""
-        process = self.start(arguments)
-        out, err = process.communicate(timeout=600)
+        process = self.start(arguments, threads)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == code, f"exit code {process.returncode}\n{err}\n{out}"
         assert "Traceback" not in err, err
         return out, err

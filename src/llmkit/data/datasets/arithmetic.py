@@ -3,9 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmkit.config.section import Section
 from llmkit.types import Row, Source
@@ -28,6 +28,12 @@ class Config(Section):
     """Row (from 0) at which hasty answers begin; those before it are all worked out."""
     seed: int = Field(0, ge=0)
     """Another seed makes other problems."""
+
+    @model_validator(mode="after")
+    def _steps_are_in_order(self) -> Self:
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps ({self.min_steps}) is greater than max_steps ({self.max_steps})")
+        return self
 
 
 def build(config: Config) -> "Arithmetic":
@@ -85,8 +91,6 @@ class Arithmetic:
     """The data set: problem `index` depends on the seed, the split and the index alone."""
 
     def __init__(self, config: Config) -> None:
-        if config.min_steps > config.max_steps:
-            raise ValueError(f"min_steps ({config.min_steps}) is greater than max_steps ({config.max_steps})")
         self._config = config
 
     def __len__(self) -> int:
