@@ -14,7 +14,7 @@ FakePackage = Callable[..., Path]
 
 @pytest.fixture
 def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePackage]:
-    """Installs packages as pip would: `fake_package("acme", {"engines": {"fast": "acme_fast"}}, {"acme_fast.py": ...})`.
+    """Installs packages as pip would: `fake_package("acme", {"engines": {"fast": "acme"}}, {"acme.py": "..."})`.
 
     They are there for this process and for those that it starts. Returns the directory that they are installed in.
     """

@@ -77,6 +77,16 @@ def test_an_unknown_option_is_bad_input(capsys):
     assert "--no-such-option" in capsys.readouterr().err
 
 
+def test_a_rival_for_one_of_our_commands_is_told_of_and_can_be_told_apart(fake_package, capsys):
+    fake_package("acme", {"commands": {"train": "acme_hello:app"}}, {"acme_hello.py": HELLO})
+    assert cli.run(["train"]) == 2
+    assert "acme and llmkit. Choose one: acme:train, llmkit:train." in capsys.readouterr().err
+    assert cli.run(["acme:train"]) == 0
+    assert capsys.readouterr().out == "Hello, world!\n"
+    assert cli.run(["llmkit:train", "sft", "--help"]) == 0
+    assert cli.run(["--version"]) == 0
+
+
 class TestThirdPartyCommand:
     def test_appears_beside_ours_and_runs(self, fake_package, capsys):
         fake_package("acme", {"commands": {"hello": "acme_hello:app"}}, {"acme_hello.py": HELLO})
@@ -141,6 +151,8 @@ class TestExitCodes:
             ("errors.RunInterrupted('saved at step 3')", 130, "saved at step 3\n"),
             ("KeyboardInterrupt", 130, ""),
             ("typer.Exit(7)", 7, ""),
+            ("SystemExit('a word')", 1, "a word\n"),
+            ("SystemExit", 0, ""),
         ],
     )
     def test_each_kind_of_end_has_its_own(self, fake_package, capsys, raised, code, error):
@@ -178,7 +190,7 @@ class TestExitCodes:
 
 
 class TestCompletion:
-    """The protocol that the installed shell scripts speak: the line in the environment, candidates on standard output."""
+    """The protocol of the installed shell scripts: the line in the environment, candidates on standard output."""
 
     def bash(self, line: str) -> list[str]:
         words = line.split(" ")

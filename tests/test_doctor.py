@@ -32,7 +32,8 @@ def test_people_get_the_same_in_words(capsys):
 
 
 def test_an_extra_that_is_not_installed_says_what_to_type(monkeypatch):
-    monkeypatch.setattr(doctor, "unmet_of_extra", lambda distribution, extra: ["math-verify"] if extra == "math" else [])
+    missing = {"math": ["math-verify"]}
+    monkeypatch.setattr(doctor, "unmet_of_extra", lambda distribution, extra: missing.get(extra, []))
     report = doctor.examine()
     assert report["extras"]["math"] == "pip install 'llmkit[math]'"
     assert report["extras"]["wandb"] == ""

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from llmkit import plugins
 from llmkit.errors import LLMKitError, PluginError, RunInterrupted
+from llmkit.plugins_requirements import PACKAGE, installed_version
 
 EXAMPLES = """\b
 Examples:
@@ -108,7 +109,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"llmkit {plugins.find('commands', 'doctor').version}")
+        typer.echo(f"llmkit {installed_version(PACKAGE)}")
         raise typer.Exit
 
 
@@ -145,7 +146,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
     try:
         typer.main.get_command(app).main(args=list(arguments), prog_name="llmkit")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+            return 1
+        return stop.code or 0
     except LLMKitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -212,6 +212,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def rescan() -> None:
     """Forget what was found, after a package was installed or removed in this process."""
     _index.cache_clear()
+    docstring_line.cache_clear()
 
 
 @cache

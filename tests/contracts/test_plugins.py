@@ -1,7 +1,7 @@
 """The plugins that come with llmkit keep the contracts that third parties test theirs with."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,12 +24,12 @@ class TestFull(AdapterContract):
 
 class TestLoRA(AdapterContract):
     name = "lora"
-    options = {"r": 4}
+    options: ClassVar[dict[str, Any]] = {"r": 4}
 
 
 class TestArithmetic(DatasetContract):
     name = "arithmetic"
-    options = {"size": 30}
+    options: ClassVar[dict[str, Any]] = {"size": 30}
     bad_options = ({"min_steps": 3, "max_steps": 2}, {"size": 0})
 
 
@@ -58,13 +58,13 @@ class TestMessages(FormatterContract):
 class TestQuestionAnswer(FormatterContract):
     name = "question_answer"
     rows = ({"question": "1+1?", "answer": "1+1=2\n#### 2"}, {"question": "Who?", "answer": "Me", "level": 2})
-    bad_rows = ({"answer": "2"}, {"question": 3, "answer": "x"})
+    bad_rows = ({"answer": "2"}, {"question": ["1+1?"], "answer": "x"})
 
 
 class TestPromptCompletion(FormatterContract):
     name = "prompt_completion"
     rows = ({"prompt": "Say a.", "completion": "a"},)
-    bad_rows = ({"completion": "a"}, {"prompt": 1, "completion": "a"})
+    bad_rows = ({"completion": "a"}, {"prompt": {"text": "Say a."}, "completion": "a"})
 
 
 class TestPreference(FormatterContract):

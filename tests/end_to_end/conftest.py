@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmkit import cli
 from llmkit.testing.tiny import tiny_model
 
 
@@ -57,7 +59,7 @@ class Command:
     def start(self, arguments: Sequence[str], threads: int = 1) -> subprocess.Popen[str]:
         """Start it, and do not wait."""
         return subprocess.Popen(
-            [sys.executable, "-m", "llmkit", *arguments],
+            [sys.executable, "-m", "llmkit", *map(str, arguments)],
             cwd=self.directory,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.PIPE,
@@ -65,7 +67,7 @@ class Command:
             text=True,
         )
 
-    def run(self, *arguments: str, code: int = 0, threads: int = 1) -> tuple[str, str]:
+    def run(self, *arguments: object, code: int = 0, threads: int = 1) -> tuple[str, str]:
         """Run it to its end and check its exit code; returns standard output and standard error."""
         process = self.start(arguments, threads)
         out, err = process.communicate(timeout=900)
@@ -77,6 +79,46 @@ class Command:
 @pytest.fixture
 def llmkit(tmp_path: Path) -> Command:
     return Command(tmp_path)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command line ended in this process.
+
+    Attributes:
+        code: exit code.
+        out: standard output.
+        err: standard error.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one error message."""
+        (message,) = ("\n" + self.err).split("\nerror: ")[1:]
+        return message.strip()
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process, in a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, code: int = 0) -> Ended:
+        capsys.readouterr()
+        found = cli.run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert found == code, f"exit code {found}\n{err}\n{out}"
+        assert "Traceback" not in err
+        return Ended(found, out, err)
+
+    return run
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -76,8 +76,8 @@ class TestSettings:
         assert [tracker.name for tracker in run.trackers] == ["jsonl", "console"]
 
     def test_grpo_has_its_own(self, trained):
-        line = "train grpo --dataset arithmetic --engine echo --group-size 4 --max-new-tokens 32 --temperature 0.7 --kl-coef 0.1"
-        assert cli.run(line.split()) == 0
+        line = "train grpo --dataset arithmetic --engine echo --group-size 4 --max-new-tokens 32 --temperature 0.7"
+        assert cli.run([*line.split(), "--kl-coef", "0.1"]) == 0
         run = trained[0][0].run
         assert (run.engine.name, run.algorithm.group_size, run.algorithm.kl_coef) == ("echo", 4, 0.1)
         assert (run.sampling.max_new_tokens, run.sampling.temperature) == (32, 0.7)
@@ -89,17 +89,17 @@ class TestSettings:
 
     def test_set_wins_over_an_option_and_an_option_over_a_file(self, trained, tmp_path):
         (tmp_path / "run.yaml").write_text("seed: 1\nmax_steps: 1\ndataset: {name: arithmetic}\n")
-        assert cli.run("train sft -c run.yaml --max-steps 2 --seed 2 --set seed=3".split()) == 0
+        assert cli.run(["train", "sft", "-c", "run.yaml", "--max-steps", "2", "--seed", "2", "--set", "seed=3"]) == 0
         run = trained[0][0].run
         assert (run.max_steps, run.seed) == (2, 3)
 
     def test_a_bad_value_is_told_with_its_flag(self, trained, capsys):
-        assert cli.run("train sft --dataset arithmetic --learning-rate -1".split()) == 2
+        assert cli.run(["train", "sft", "--dataset", "arithmetic", "--learning-rate", "-1"]) == 2
         assert "--learning-rate" in capsys.readouterr().err
         assert trained == []
 
     def test_a_word_for_a_number_is_refused(self, trained, capsys):
-        assert cli.run("train sft --dataset arithmetic --max-steps many".split()) == 2
+        assert cli.run(["train", "sft", "--dataset", "arithmetic", "--max-steps", "many"]) == 2
         assert "--max-steps" in capsys.readouterr().err
 
 

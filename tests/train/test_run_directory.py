@@ -143,8 +143,8 @@ directory.write_start("seed: 0")
 if sys.argv[2] == "fork":
     child = os.fork()
     if child == 0:
+        print(os.getpid(), flush=True)
         time.sleep(600)
-    print(child, flush=True)
 else:
     print("held", flush=True)
 time.sleep(600)

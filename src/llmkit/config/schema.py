@@ -32,7 +32,7 @@ class DeviceConfig(Section):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` runs matrix products in half the bits (autocast) and keeps weights, loss and optimizer as they are."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads; unset leaves PyTorch's own choice."""
+    """CPU threads; unset takes the cores that other processes leave free when the run starts."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

@@ -1,10 +1,14 @@
 """Find a checkpoint and load its model and tokenizer; every fault of a directory is told before weights are read."""
 
-import json
+import logging
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -13,13 +17,22 @@ from transformers.utils import logging as transformers_logging
 from llmkit import plugins
 from llmkit.config.schema import ModelConfig
 from llmkit.errors import ModelError
+from llmkit.models.directory import check_model, check_tokenizer
+from llmkit.models.hub import reaching_hub
 from llmkit.models.packed import ATTENTION
 
 # Its bars for files that take milliseconds would break ours.
 transformers_logging.disable_progress_bar()
 
+logger = logging.getLogger(__name__)
+
 BUILTIN = "builtin:"
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+MAIN = "main"
+LOAD_ERRORS = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError,
+    SafetensorError, StrictDataclassError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What reading a checkpoint raises, depending on what is wrong with it."""
 
 
 def checkpoint_path(config: ModelConfig) -> str:
@@ -34,26 +47,12 @@ def checkpoint_path(config: ModelConfig) -> str:
         return str(plugin.build(plugin.Config()))
     path = Path(config.path).expanduser()
     if path.is_dir():
-        _check_directory(path)
+        check_model(path)
         return str(path)
     if path.exists():
         raise ModelError(f"model.path={config.path}: this is a file; give the directory that holds config.json")
-    if path.is_absolute() or config.path.startswith((".", "~")) or config.path.count("/") > 1:
-        raise ModelError(f"model.path={config.path}: no such directory")
+    _check_hub_name("model.path", config.path)
     return config.path
-
-
-def _check_directory(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        if (path / "adapter_config.json").is_file():
-            raise ModelError(f"{path}: this is an adapter, not a model; give its base model as model.path")
-        raise ModelError(f"{path}: no config.json, so this is not a model directory in the Hugging Face layout")
-    try:
-        json.loads((path / "config.json").read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path / 'config.json'}: not valid JSON ({error})") from None
-    if not any(next(path.glob(pattern), None) for pattern in WEIGHT_FILES):
-        raise ModelError(f"{path}: no weights (model.safetensors or its shards); the download may be incomplete")
 
 
 def load_model(config: ModelConfig) -> nn.Module:
@@ -65,19 +64,18 @@ def load_model(config: ModelConfig) -> nn.Module:
     path = checkpoint_path(config)
     options = _hub_options(config)
     dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
-    try:
+    with _loading(config, "model"):
+        # Weights of another shape come back in the report, which says more than the error would.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, output_loading_info=True, **_attention(path, options), **options
+            path,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **_attention(path, options),
+            **options,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _load_error(config, "model", error) from error
     model, report = loaded
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelError(
-            f"{config.path}: the checkpoint lacks {len(missing)} weights that its config.json asks for "
-            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); it is incomplete or of another model"
-        )
+    _check_weights(config.path, report)
     return model.eval()
 
 
@@ -88,32 +86,25 @@ def load_weights(model: nn.Module, directory: Path) -> None:
         ModelError: the checkpoint cannot be read or has other weights.
     """
     dtype: Any = next(model.parameters()).dtype
-    try:
+    with _loading(ModelConfig(path=str(directory)), "model"):
         saved = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
         model.load_state_dict(saved.state_dict())
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{directory}: these weights do not fit the model: {str(error).strip()}") from error
 
 
 def context_length(config: ModelConfig) -> int:
     """Most tokens that the model can take; a model that names no limit has a very large one."""
     path = checkpoint_path(config)
-    try:
+    with _loading(config, "model"):
         architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
-    except (OSError, ValueError) as error:
-        raise _load_error(config, "model", error) from error
     return getattr(architecture.get_text_config(), "max_position_embeddings", None) or 1 << 30
 
 
 def load_on_meta(config: ModelConfig) -> nn.Module:
     """The model without its weights: shapes and names only, no memory."""
     path = checkpoint_path(config)
-    try:
+    with _loading(config, "model"), torch.device("meta"):
         architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _load_error(config, "model", error) from error
+        return AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -122,22 +113,44 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is none, or it cannot be read.
     """
-    path = config.tokenizer or checkpoint_path(config)
-    if Path(path).is_dir() and not any(
-        (Path(path) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    ):
-        raise ModelError(
-            f"{path}: no tokenizer (tokenizer.json); copy it from the model's source, or name its directory with "
-            "--set model.tokenizer=DIR"
-        )
-    try:
+    path = checkpoint_path(config) if config.tokenizer is None else str(Path(config.tokenizer).expanduser())
+    if Path(path).is_dir():
+        check_tokenizer(Path(path))
+    elif config.tokenizer is not None:
+        _check_hub_name("model.tokenizer", config.tokenizer)
+    with _loading(config, "tokenizer"):
         return AutoTokenizer.from_pretrained(path, **_hub_options(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise _load_error(config, "tokenizer", error) from error
+
+
+def _check_hub_name(setting: str, name: str) -> None:
+    """Refuse what can only be a path: nothing is there."""
+    if name.startswith((".", "~", "/")) or name.count("/") > 1:
+        raise ModelError(f"{setting}={name}: no such directory")
+
+
+def _check_weights(name: str, report: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fill the model; name those that it has no place for."""
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{name}: the checkpoint lacks {len(missing)} weights that its config.json asks for "
+            f"({_first(missing)}); it is incomplete or of another model"
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        key, there, wanted = mismatched[0]
+        raise ModelError(
+            f"{name}: {len(mismatched)} weights have other shapes than its config.json says ({key}: {list(there)}, "
+            f"not {list(wanted)}); config.json and weights are of different models"
+        )
+    if unused := sorted(report["unexpected_keys"]):
+        logger.warning("%s: the model has no place for %d weights: %s", name, len(unused), _first(unused))
+
+
+def _first(names: Sequence[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def _hub_options(config: ModelConfig) -> dict[str, Any]:
-    return {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
+    return {"revision": config.revision or MAIN, "trust_remote_code": config.trust_remote_code}
 
 
 def _attention(path: str, options: dict[str, Any]) -> dict[str, str]:
@@ -152,11 +165,34 @@ def _attention(path: str, options: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _load_error(config: ModelConfig, what: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0]
-    if Path(config.path).expanduser().is_dir() or config.path.startswith(BUILTIN):
-        return ModelError(f"{config.path}: the {what} cannot be loaded: {reason}")
-    return ModelError(
-        f"model.path={config.path}: no local directory of that name, and the Hugging Face hub does not give its {what} "
-        f"(no network, a typo, or no access). To use a local copy: --set model.path=DIR"
-    )
+@contextmanager
+def _loading(config: ModelConfig, what: str) -> Iterator[None]:
+    """Turn every fault of the block into one line; transformers' own reports of many lines stay silent."""
+    setting, name = "model.path", config.path
+    if what == "tokenizer" and config.tokenizer is not None:
+        setting, name = "model.tokenizer", config.tokenizer
+    is_local = name.startswith(BUILTIN) or Path(name).expanduser().is_dir()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with nullcontext() if is_local else reaching_hub(name, config.revision or MAIN):
+            yield
+    except LOAD_ERRORS as error:
+        if is_local or not isinstance(error, OSError | HFValidationError):
+            raise ModelError(f"{name}: the {what} cannot be loaded: {_reason(error)}") from error
+        raise ModelError(
+            f"{setting}={name}: no local directory of that name, and the Hugging Face hub does not give its {what} "
+            f"(no network, a typo, or no access). To use a local copy: --set {setting}=DIR"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says in one line."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "a .bin file is damaged, or holds more than weights"
+    if isinstance(error, KeyError):
+        return f"a file of it lacks {error}"
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"{first} {rest[0]}" if first.endswith(":") and rest else first

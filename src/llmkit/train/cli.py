@@ -157,7 +157,7 @@ def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]
     from llmkit.config.runs import schema_of
 
     preset: str | None = parameters["preset"]
-    files: list[Path] = list(parameters["config"] or ())
+    files = [Path(file) for file in parameters["config"] or ()]
     overrides: list[str] = list(parameters["overrides"] or ())
     settings = options.settings(parameters)
     if parameters["resume"] and not preset and not files:

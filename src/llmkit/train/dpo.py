@@ -34,11 +34,9 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
     if invocation.dry_run:
         (pair,) = loader.take(1)
         return dry_run(resolved, inputs, [pair.chosen, pair.rejected], rows_per_step=2 * run.batch.rows_per_step)
-    held_out = [
-        pair
-        for record in inputs.held_out_records(run.eval.max_rows)
-        if (pair := inputs.codec.pair(record, data.max_length, data.overlength))
-    ]
+    held_out = inputs.read_held_out(
+        lambda rows: load_pairs(rows, inputs.formatter, inputs.codec, data, run.seed), run.eval.max_rows
+    )
     with Session(
         resolved,
         invocation,
@@ -76,7 +74,7 @@ def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) ->
     for batch in batches(pairs, run.batch.tokens_per_micro_batch, engine.policy.device):
         losses, metrics = batch_losses(engine.policy, batch, run)
         engine.backward(losses.sum() / len(pairs))
-        add(sums, {"loss": losses, **metrics})
+        add(sums, {"loss": losses.detach(), **metrics})
     return {
         **{name: value / len(pairs) for name, value in sums.items()},
         **engine.step(),

@@ -13,7 +13,8 @@ from llmkit.algorithms.aggregate import token_scales
 from llmkit.algorithms.grpo import group_advantages, grpo_loss
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import GRPORun
-from llmkit.data.loader import load_prompts
+from llmkit.data.contract import Dataset
+from llmkit.data.loader import Loader, load_prompts
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.dropout import disable_dropout
@@ -35,10 +36,7 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
     """Run it; returns the summary as plain values."""
     run = resolved.run
     inputs = open_inputs(run)
-    data = run.data.model_copy(update={"max_length": inputs.max_length})
-    loader = load_prompts(
-        inputs.dataset, inputs.formatter, inputs.codec, data, run.seed, max_new_tokens=run.sampling.max_new_tokens
-    )
+    loader = load(inputs.dataset, inputs, run)
     if invocation.dry_run:
         return dry_run(
             resolved,
@@ -47,7 +45,7 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             rows_per_step=run.batch.prompts_per_step * run.algorithm.group_size,
             completion_tokens=run.sampling.max_new_tokens,
         )
-    held_out = inputs.held_out_records(run.eval.max_rows)
+    held_out = inputs.read_held_out(lambda rows: load(rows, inputs, run), run.eval.max_rows)
     with (
         Session(
             resolved,
@@ -85,6 +83,14 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             session.finish_step(step, metrics)
         loop.run(sampler.engine.close())
     return close_run(session)
+
+
+def load(rows: Dataset, inputs: Inputs, run: GRPORun) -> Loader[Record]:
+    """Records whose prompts leave room for a completion."""
+    data = run.data.model_copy(update={"max_length": inputs.max_length})
+    return load_prompts(
+        rows, inputs.formatter, inputs.codec, data, run.seed, max_new_tokens=run.sampling.max_new_tokens
+    )
 
 
 @dataclass

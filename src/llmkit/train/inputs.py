@@ -1,18 +1,22 @@
 """What a training run reads: tokenizer, training rows, held-out rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from llmkit import plugins
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.data.codec import TextCodec
-from llmkit.data.contract import Dataset, Formatter, choose_formatter
+from llmkit.data.contract import Dataset, Formatter
+from llmkit.data.loader import Loader
 from llmkit.errors import ModelError
 from llmkit.models.loading import context_length, load_tokenizer
-from llmkit.types import Record
+from llmkit.train.console import note, warn
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,12 +44,19 @@ class Inputs:
         """Rows to train on."""
         return len(self.dataset)
 
-    def held_out_records(self, limit: int) -> list[Record]:
-        """The first `limit` held-out records; none when the run names no held-out rows."""
+    def read_held_out(self, load: Callable[[Dataset], Loader[T]], limit: int) -> list[T]:
+        """The first `limit` held-out rows as `load` encodes them; none when the run names no held-out rows.
+
+        Raises:
+            DataError: a row cannot be used.
+        """
         if self.held_out is None:
             return []
-        formatter = choose_formatter(self.formatter, self.held_out)
-        return [formatter.to_record(self.held_out[index]) for index in range(min(limit, len(self.held_out)))]
+        loader = load(self.held_out)
+        items = loader.read_all(limit)
+        if loader.counts.dropped:
+            warn(f"{loader.counts.dropped} of {loader.counts.rows} held-out rows are too long and are left out")
+        return items
 
 
 def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
@@ -60,8 +71,10 @@ def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
     formatter = build("formatters", run.formatter)
     tokenizer = load_tokenizer(run.model)
     codec = TextCodec(tokenizer, read_template(run.model.chat_template))
-    max_length = min(run.data.max_length, context_length(run.model))
-    return Inputs(tokenizer, codec, dataset, held_out, formatter, max_length)
+    context = context_length(run.model)
+    if context < run.data.max_length:
+        note(f"The model's context of {context} tokens is less than data.max_length={run.data.max_length}: it counts.")
+    return Inputs(tokenizer, codec, dataset, held_out, formatter, min(run.data.max_length, context))
 
 
 def build(kind: str, section: Any) -> Any:
@@ -75,5 +88,7 @@ def read_template(path: str | None) -> str | None:
         return None
     try:
         return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"model.chat_template={path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise ModelError(f"model.chat_template={path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"model.chat_template={path}: not UTF-8 text: {error}") from error

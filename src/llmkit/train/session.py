@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -30,6 +31,7 @@ from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal
 from llmkit.train.resuming import check_same_run
 from llmkit.train.state import read_state, write_state
+from llmkit.train.threads import set_threads
 
 
 class Position(Protocol):
@@ -38,6 +40,23 @@ class Position(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where the run stood when a step was finished.
+
+    Attributes:
+        step: the step.
+        num_updates: of the optimizer until then; the weights are that step's as long as there are no more.
+        position: in the data.
+        random: states of the random number generators.
+    """
+
+    step: int
+    num_updates: int
+    position: dict[str, Any]
+    random: dict[str, Any]
 
 
 class Session:
@@ -84,7 +103,7 @@ class Session:
         self.total_steps = num_steps(resolved.run, inputs.num_rows, resolved.run.batch)
         self.start = 0
         self._stack = ExitStack()
-        self._marked: tuple[int, dict[str, Any], dict[str, Any]] | None = None
+        self._finished: Mark | None = None
         self._saved_step = 0
 
     def __enter__(self) -> Self:
@@ -125,7 +144,7 @@ class Session:
             RunInterrupted: the user asked to stop; the state is saved.
         """
         self.journal.log(step, metrics)
-        self._marked = (step, self._position.state_dict(), get_random_state())
+        self._finished = Mark(step, self.engine.num_updates, self._position.state_dict(), get_random_state())
         every = self.run.checkpoint.every_steps
         last = step == self.total_steps
         if last or self.interrupted or (every and step % every == 0):
@@ -135,21 +154,21 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step."""
-        if self._marked is None or self._marked[0] == self._saved_step:
+        finished = self._finished
+        if finished is None or finished.step == self._saved_step:
             return
-        step, position, random = self._marked
 
         def write(path: Path) -> None:
             self.policy.model.save_pretrained(path)
             self._inputs.tokenizer.save_pretrained(path)
             trainer = path / "trainer"
             trainer.mkdir()
-            set_random_state(random)
+            set_random_state(finished.random)
             self.engine.save(trainer)
-            write_state(trainer, {"step": step, "position": position})
+            write_state(trainer, {"step": finished.step, "position": finished.position})
 
-        self._store.save(step, write)
-        self._saved_step = step
+        self._store.save(finished.step, write)
+        self._saved_step = finished.step
 
     def evaluates_at(self, step: int) -> bool:
         """Whether held-out rows are measured after `step`: first, last, and every `eval.every_steps`."""
@@ -178,9 +197,8 @@ class Session:
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
         run = self.run
-        if run.device.threads:
-            torch.set_num_threads(run.device.threads)
         device = torch_device(run.device)
+        set_threads(run.device, device)
         model = load_model(run.model)
         seed_everything(run.seed)
         base = Policy(model.to(device), device, getattr(torch, run.device.compute_dtype))
@@ -202,9 +220,16 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """A run that fails, in a reward for example, keeps the steps that it has finished."""
-        if isinstance(error, LLMKitError) and self._marked is not None and self._marked[0] != self._saved_step:
+        finished = self._finished
+        if not isinstance(error, LLMKitError) or finished is None or finished.step == self._saved_step:
+            return
+        if self.engine.num_updates == finished.num_updates:
             self.save()
-            note(f"{self.directory.path}: saved after step {self._saved_step}; mend the cause and use --resume")
+            note(f"{self.directory.path}: saved after step {finished.step}; mend the cause and use --resume")
+        else:
+            # The weights are ahead of the last finished step: a checkpoint of it would be of neither.
+            newest = f"the checkpoint of step {self._saved_step}" if self._saved_step else "the beginning"
+            note(f"{self.directory.path}: step {finished.step + 1} was half done; --resume goes on from {newest}")
 
 
 def num_steps(run: TrainingRun, num_rows: int, batch: BatchConfig | RolloutBatchConfig) -> int:

@@ -11,6 +11,7 @@ from llmkit.algorithms.sft import sft_loss
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import SFTRun
 from llmkit.data.collate import collate, micro_batches
+from llmkit.data.contract import Dataset
 from llmkit.data.loader import Loader, load_samples
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
@@ -35,19 +36,20 @@ def train(resolved: Resolved[SFTRun], invocation: Invocation) -> dict[str, Any]:
 def open_data(run: SFTRun) -> tuple[Inputs, Loader[Sample]]:
     """Tokenizer, data, and where the run stands in it."""
     inputs = open_inputs(run)
+    return inputs, load(inputs.dataset, inputs, run)
+
+
+def load(rows: Dataset, inputs: Inputs, run: SFTRun) -> Loader[Sample]:
+    """Rows as tokens with loss weights."""
     data = run.data.model_copy(update={"max_length": inputs.max_length})
-    return inputs, load_samples(inputs.dataset, inputs.formatter, inputs.codec, data, run.seed)
+    return load_samples(rows, inputs.formatter, inputs.codec, data, run.seed)
 
 
 def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
     """Train to the last step; returns the closed session."""
     run = resolved.run
     inputs, loader = open_data(run)
-    held_out = [
-        sample
-        for record in inputs.held_out_records(run.eval.max_rows)
-        if (sample := inputs.codec.sample(record, run.data.train_on, inputs.max_length, run.data.overlength))
-    ]
+    held_out = inputs.read_held_out(lambda rows: load(rows, inputs, run), run.eval.max_rows)
     with Session(resolved, invocation, inputs, loader, command="train/sft") as session:
         policy = session.policy
         if held_out and session.start == 0:

@@ -14,6 +14,8 @@ from llmkit.errors import CheckpointError, TrainingError
 from llmkit.models.policy import Policy
 
 STATE_FILE = "optimizer.pt"
+SETTINGS = ("betas", "eps", "weight_decay")
+"""What a parameter group takes from the configuration; the learning rate is set at every step."""
 
 
 class TorchEngine:
@@ -38,6 +40,11 @@ class TorchEngine:
             eps=config.eps,
             fused=policy.device.type in ("cpu", "cuda"),
         )
+
+    @property
+    def num_updates(self) -> int:
+        """How often `step` has changed the weights, the time before a resumption included."""
+        return self._num_steps
 
     def backward(self, loss: Tensor) -> None:
         """Add a micro-batch's gradients."""
@@ -74,7 +81,11 @@ class TorchEngine:
         path = directory / STATE_FILE
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            # The state holds the settings of the run that saved it; this run's own may have changed.
+            chosen = [{name: group[name] for name in SETTINGS} for group in self._optimizer.param_groups]
             self._optimizer.load_state_dict(state["optimizer"])
+            for group, settings in zip(self._optimizer.param_groups, chosen, strict=True):
+                group.update(settings)
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path}: this optimizer state cannot be used: {error}") from error
         self._num_steps = state["num_steps"]

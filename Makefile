@@ -1,0 +1,44 @@
+# Everything happens in .venv, from a Python 3.11 to 3.13 with pip and the package index. Another one: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## Install llmkit and train a small model by reinforcement learning
+	$(BIN)/llmkit train grpo --preset gsm8k-tiny
+
+test: $(VENV)/installed-dev ## Run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-dev ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/installed-dev ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/installed-dev ## Format the code and mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove .venv and caches; runs and caches in the home directory stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "Installing llmkit in $(VENV); the first time takes minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) --editable '.[dev,math,tensorboard]'
+	touch $@
