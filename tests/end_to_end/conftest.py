@@ -55,13 +55,14 @@ class Command:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.environment = {"HF_HUB_OFFLINE": "1"}
 
-    def start(self, arguments: Sequence[str], threads: int = 1) -> subprocess.Popen[str]:
+    def start(self, arguments: Sequence[object], threads: int = 1) -> subprocess.Popen[str]:
         """Start it, and do not wait."""
         return subprocess.Popen(
             [sys.executable, "-m", "llmkit", *map(str, arguments)],
             cwd=self.directory,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,6 +1,7 @@
 """Bad input: exit code 2 or 1, one message with the place and the way out, and nothing lost that was written before."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -11,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from llmkit import disk
 
 from .conftest import Command, Run, read_metrics
 
@@ -29,7 +28,7 @@ def sft(model: str, chats: Path) -> list[object]:
 @pytest.fixture
 def grpo(model: str) -> list[object]:
     """A command line that samples two groups of two, four tokens long, for four steps."""
-    problems = ["--dataset", "arithmetic", "--set", "dataset.size=20", "--set", "dataset.max_steps=1"]
+    problems = ["--set", "dataset={name: arithmetic, size: 20, max_steps: 1}"]
     rollouts = ["--prompts-per-step", 2, "--group-size", 2, "--max-new-tokens", 4, "--max-length", 320]
     return ["train", "grpo", "--model", model, *problems, *rollouts, "--max-steps", 4, "--checkpoint-every", 0]
 
@@ -93,7 +92,6 @@ class TestData:
             ("latin.jsonl", (CHAT + CHAT.replace("ba", "bé")).encode("latin1"), "{path}:2:49: byte "),
             ("list.jsonl", b"[1]\n", "{path}:1: a row must be a JSON object, this is a list"),
             ("foreign.jsonl", b'{"foo": 1}\n', "{path}:1: no formatter fits these rows; found foo"),
-            ("silent.jsonl", CHAT.replace("assistant", "user").encode(), "{path}:1: no token of this row would be"),
             ("data.xlsx", b"PK", "a '.xlsx' file is not read"),
             ("empty.parquet", b"", "{path}: the file is empty"),
             ("torn.parquet", b"PAR1 and no more", "{path}: "),
@@ -107,6 +105,13 @@ class TestData:
         error = run(*sft, "--dataset-path", path, "--output-dir", tmp_path / "run", code=2).error
         assert message.format(path=path) in error
         assert not (tmp_path / "run").exists()
+
+    def test_a_row_that_trains_nothing(self, run: Run, sft: list, tmp_path: Path):
+        path = tmp_path / "silent.jsonl"
+        path.write_text(CHAT.replace("assistant", "user"))
+        error = run(*sft, "--dataset-path", path, "--output-dir", tmp_path / "run", code=2).error
+        assert error.startswith(f"{path}:1: no token of this row would be trained: it has no assistant message")
+        run(*sft, "--output-dir", tmp_path / "run", "--max-steps", 1)
 
     def test_a_file_that_is_not_there(self, run: Run, sft: list, tmp_path: Path):
         error = run(*sft, "--dataset-path", tmp_path / "none.jsonl", code=2).error
@@ -158,11 +163,15 @@ class TestData:
         assert ended.error.startswith(f"{tmp_path}/open.jsonl:1: no reference answer for the reward 'gsm8k'")
 
 
-def without(*names: str) -> Callable[[Path], None]:
-    return lambda directory: [path.unlink() for name in names for path in directory.glob(name)] and None
+Damage = Callable[[Path], object]
+"""Does something to a model directory."""
 
 
-def with_config(**values: object) -> Callable[[Path], None]:
+def without(*names: str) -> Damage:
+    return lambda directory: [path.unlink() for name in names for path in directory.glob(name)]
+
+
+def with_config(**values: object) -> Damage:
     def change(directory: Path) -> None:
         config = json.loads((directory / "config.json").read_text())
         for name in ("layer_types", "max_window_layers"):
@@ -172,8 +181,8 @@ def with_config(**values: object) -> Callable[[Path], None]:
     return change
 
 
-def with_text(name: str, text: str) -> Callable[[Path], None]:
-    return lambda directory: (directory / name).write_text(text) and None
+def with_text(name: str, text: str) -> Damage:
+    return lambda directory: (directory / name).write_text(text)
 
 
 def torn(directory: Path) -> None:
@@ -214,7 +223,7 @@ class TestModel:
              "keys", "shapes", "adapter", "template"],
     )  # fmt: skip
     def test_a_directory_that_lacks_something(
-        self, damage: Callable[[Path], None], message: str, run: Run, sft: list, model: str, tmp_path: Path
+        self, damage: Damage, message: str, run: Run, sft: list, model: str, tmp_path: Path
     ):
         path = tmp_path / "model"
         shutil.copytree(model, path)
@@ -242,8 +251,8 @@ class TestModel:
         llmkit.environment["HF_HUB_OFFLINE"] = "0"
         _, err = llmkit.run(*sft, "--set", f"{setting}=owner/model", code=2)
         assert err.splitlines() == [
-            f"error: {setting}=owner/model: no local directory of that name, and the Hugging Face hub does not give its "
-            f"tokenizer (no network, a typo, or no access). To use a local copy: --set {setting}=DIR"
+            f"error: {setting}=owner/model: no local directory of that name, and the Hugging Face hub does not give "
+            f"its tokenizer (no network, a typo, or no access). To use a local copy: --set {setting}=DIR"
         ]
 
     def test_the_hubs_data_set_that_is_not_reached_gives_one_line(self, model: str, llmkit: Command):
@@ -338,8 +347,7 @@ class TestWhileTraining:
         many = ["--max-steps", 2000, "--checkpoint-every", 5, "--output-dir", out]
         process = llmkit.start([*sft, *many])
         wait_for(out / "checkpoints" / "step-5", process)
-        with (small_disk / "filler").open("wb", buffering=0) as filler:
-            fill(filler.write)
+        fill(small_disk / "filler")
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1, err
         (error,) = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -365,13 +373,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def fill(write: Callable[[bytes], int]) -> None:
+def fill(path: Path) -> None:
     """Write until there is no space left."""
-    try:
-        while True:
-            write(bytes(1 << 12))
-    except OSError as error:
-        assert error.errno in disk.DISK_FULL
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        file.writelines(itertools.repeat(bytes(1 << 12)))
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

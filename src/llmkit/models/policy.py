@@ -62,6 +62,21 @@ class Policy:
         if not hasattr(self.model, "disable_adapter"):
             self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
 
+    def recompute_activations(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them.
+
+        Raises:
+            ConfigError: the model cannot.
+        """
+        # transformers is changing the name, and warns of the old one.
+        enable = (
+            getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
+        )
+        try:
+            enable({"use_reentrant": False})
+        except ValueError as error:
+            raise ConfigError(f"device.gradient_checkpointing=true: {error}") from error
+
 
 def load_policy(model: ModelConfig, device: DeviceConfig) -> Policy:
     """Load a model onto its device.

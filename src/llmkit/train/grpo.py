@@ -154,9 +154,11 @@ def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> di
     sums: dict[str, float] = {"loss": 0.0, "num_trained_tokens": 0.0}
     steps = [update_once(engine, part, micro, run, sums) for part, micro in zip(parts, batches, strict=True)]
     count = sums.pop("num_trained_tokens")
+    loss = sums.pop("loss") / len(parts)
+    num_measured = count or measure(engine.policy, parts, run, sums)
     return {
-        "loss": sums.pop("loss") / len(parts),
-        **{name: value / count for name, value in sums.items()},
+        "loss": loss,
+        **{name: value / num_measured for name, value in sums.items()},
         "num_trained_tokens": count,
         "grad_norm": max(step["grad_norm"] for step in steps),
         "learning_rate": steps[-1]["learning_rate"],
@@ -173,9 +175,26 @@ def update_once(
         loss, metrics = batch_loss(engine.policy, trained, run, total)
         engine.backward(loss)
         sums["loss"] += loss.item()
-        for name, values in metrics.items():
-            sums[name] = sums.get(name, 0.0) + float(values.sum())
+        add(sums, metrics)
     return engine.step()
+
+
+@torch.no_grad()
+def measure(policy: Policy, parts: Sequence[Sequence[Scored]], run: GRPORun, sums: dict[str, float]) -> float:
+    """The metrics of a step without any gradient, in which the answers of every group are equally good.
+
+    Returns: the number of tokens that were measured.
+    """
+    for trained in (trained for part in parts for trained in trained_batches(part, run, policy, keep_all=True)):
+        _, metrics = batch_loss(policy, trained, run, 1.0)
+        add(sums, metrics)
+    return sums.pop("num_trained_tokens")
+
+
+def add(sums: dict[str, float], metrics: dict[str, Tensor]) -> None:
+    """Add up each metric over tokens."""
+    for name, values in metrics.items():
+        sums[name] = sums.get(name, 0.0) + float(values.sum())
 
 
 @torch.no_grad()

@@ -51,13 +51,14 @@ def divide(rollouts: Sequence[Rollout], advantages: Sequence[float], num_parts: 
     return parts
 
 
-def trained_batches(part: Sequence[Scored], run: GRPORun, policy: Policy) -> list[Trained]:
-    """Micro-batches of the rollouts that have a gradient.
+def trained_batches(part: Sequence[Scored], run: GRPORun, policy: Policy, *, keep_all: bool = False) -> list[Trained]:
+    """Micro-batches of the rollouts that have a gradient, or of all of them.
 
     Without a KL penalty an advantage of 0 leaves none, so those rollouts are not computed; they still count in the
     total that the loss is divided by.
     """
-    kept = [(rollout, advantage) for rollout, advantage in part if advantage or run.algorithm.kl_coef > 0]
+    keep_all = keep_all or run.algorithm.kl_coef > 0
+    kept = [(rollout, advantage) for rollout, advantage in part if keep_all or advantage]
     samples = {id(rollout): as_sample(rollout) for rollout, _ in kept}
     rollouts = {id(samples[id(rollout)]): (rollout, advantage) for rollout, advantage in kept}
     return [

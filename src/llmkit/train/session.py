@@ -31,7 +31,7 @@ from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal
 from llmkit.train.resuming import check_same_run
 from llmkit.train.state import read_state, write_state
-from llmkit.train.threads import set_threads
+from llmkit.train.threads import bound_kernel_caches, set_threads
 
 
 class Position(Protocol):
@@ -197,6 +197,7 @@ class Session:
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
         run = self.run
+        bound_kernel_caches()
         device = torch_device(run.device)
         set_threads(run.device, device)
         model = load_model(run.model)
@@ -207,7 +208,7 @@ class Session:
             base.keep_reference()
         base.model = adapter.restore(model, checkpoint.path) if checkpoint else adapter.attach(model)
         if run.device.gradient_checkpointing:
-            base.model.gradient_checkpointing_enable({"use_reentrant": False})
+            base.recompute_activations()
         self.policy = base
         self.engine = TorchEngine(base, run.optim, self.total_steps)
         if checkpoint:

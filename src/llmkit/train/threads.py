@@ -1,4 +1,4 @@
-"""How many CPU threads to compute with."""
+"""How many CPU threads to compute with, and how many of its kernels PyTorch keeps."""
 
 import os
 
@@ -7,6 +7,19 @@ import torch
 from llmkit.config.schema import DeviceConfig
 from llmkit.machine import busy_cores
 from llmkit.train.console import warn
+
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Variables that bound the kernels that oneDNN and PyTorch's bridge to it keep for each shape of a matrix product."""
+
+
+def bound_kernel_caches() -> None:
+    """Keep few kernels, unless the environment says how many; to be called before the first matrix product.
+
+    Packed batches have a new number of tokens in each step, so the default of 1024 kernels fills up and takes
+    gigabytes.
+    """
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, "64")
 
 
 def set_threads(config: DeviceConfig, device: torch.device) -> None:
