@@ -50,6 +50,21 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def sft(model: str, chats: Path) -> list[object]:
+    """A command line that trains for four steps and saves each."""
+    data = ["--dataset", "files", "--dataset-path", chats]
+    return ["train", "sft", "--model", model, *data, "--max-steps", 4, "--rows-per-step", 2, "--checkpoint-every", 1]
+
+
+@pytest.fixture
+def grpo(model: str) -> list[object]:
+    """A command line that samples two groups of two, four tokens long, for four steps."""
+    problems = ["--set", "dataset={name: arithmetic, size: 20, max_steps: 1}"]
+    rollouts = ["--prompts-per-step", 2, "--group-size", 2, "--max-new-tokens", 4, "--max-length", 320]
+    return ["train", "grpo", "--model", model, *problems, *rollouts, "--max-steps", 4, "--checkpoint-every", 0]
+
+
 class Command:
     """`llmkit` in a process of its own, in a directory of its own."""
 

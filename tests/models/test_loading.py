@@ -123,12 +123,12 @@ class TestModel:
     def test_a_bin_file_that_is_damaged(self, directory: Path):
         (directory / "model.safetensors").unlink()
         (directory / "pytorch_model.bin").write_bytes(b"garbage!" * 10)
-        with pytest.raises(ModelError, match="the model cannot be loaded: a .bin file is damaged"):
+        with pytest.raises(ModelError, match=r"the model cannot be loaded: a \.bin file is damaged"):
             load(directory)
 
     def test_a_model_that_writes_no_text(self, directory: Path):
         (directory / "config.json").write_text('{"model_type": "vit"}')
-        with pytest.raises(ModelError, match="the model cannot be loaded: .*ViTConfig"):
+        with pytest.raises(ModelError, match=r"the model cannot be loaded: .*ViTConfig"):
             load(directory)
 
 

@@ -1,4 +1,4 @@
-"""Groups of rollouts: who belongs to which, which random numbers they get, and what one failure means for the others."""
+"""Groups of rollouts: who belongs to which, which random numbers they get, and what one failure does to the rest."""
 
 import asyncio
 from collections.abc import Sequence
@@ -100,11 +100,10 @@ class TestFailure:
         with pytest.raises(type(error)) as caught:
             sample(size=1, workflow=workflow)
         assert caught.value is error
-        assert workflow.cancelled == [RECORDS[0], RECORDS[2]]
+        assert sorted(one.answer or "" for one in workflow.cancelled) == ["2", "6"]
 
     def test_cancelling_from_outside_cancels_everything(self):
         workflow = Failing(EngineError("late"))
-        workflow.run = Failing.run.__get__(workflow)  # type: ignore[method-assign] - the same, bound once
 
         async def cancelled() -> bool:
             task = asyncio.ensure_future(
@@ -118,7 +117,8 @@ class TestFailure:
                     seed="s",
                 )
             )
-            await asyncio.sleep(0.01)
+            for _ in range(3):  # until the workflows have begun
+                await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task}, timeout=60)
             return task.cancelled()
@@ -130,11 +130,11 @@ class TestFailure:
 class TestScoring:
     def test_every_rollout_gets_its_reward(self):
         rollouts = [rollout("a"), rollout("abc")]
-        asyncio.run(score_all(rollouts, lambda one: len(one.completion)))
+        asyncio.run(score_all(rollouts, lambda rollout: len(rollout.completion)))
         assert [one.reward for one in rollouts] == [1.0, 3.0]
 
     def test_a_reward_that_fails_is_told_with_its_row(self):
-        def broken(one: Rollout) -> float:
+        def broken(rollout: Rollout) -> float:
             raise KeyError("solution")
 
         with pytest.raises(RewardError, match=r"^rows\.jsonl:1: the reward 'broken' raised KeyError"):

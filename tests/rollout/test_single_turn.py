@@ -26,13 +26,14 @@ def run(
     answer: list[int], one: Record | None = None, *, max_new_tokens: int = 32, version: int = 3, pause: bool = False
 ) -> Rollout:
     async def sample() -> Rollout:
-        engine = EchoEngine(Config(script=(tuple(answer),), seconds_per_token=0.01 if pause else 0.0))
+        engine = EchoEngine(Config(script=(tuple(answer),)))
         await engine.load_weights(version)
         sampling = SamplingParams(max_new_tokens=max_new_tokens, stop_token_ids=CODEC.stop_token_ids)
         workflow = single_turn.build(single_turn.Config())
         task = asyncio.ensure_future(workflow.run(one or record(), engine, CODEC, sampling, group_id=5))
         if pause:
-            await asyncio.sleep(0.001)
+            for _ in range(6):  # a token at each turn of the loop, once the request has begun
+                await asyncio.sleep(0)
             await engine.pause()
         return await task
 
@@ -69,7 +70,7 @@ def test_an_answer_that_reaches_the_limit_is_cut_there():
 def test_an_engine_that_is_paused_gives_what_it_has():
     rollout = run(tokens("For ever and ever"), pause=True)
     assert rollout.stop_reason == "cancelled"
-    assert rollout.completion_length < 17
+    assert 0 < rollout.completion_length < len("For ever and ever")
     assert len(rollout.token_ids) == len(rollout.loss_mask) == len(rollout.logprobs) == len(rollout.versions)
 
 
@@ -86,8 +87,8 @@ def test_earlier_turns_and_a_system_message_stay():
         Message("user", "3 + 4?"),
     )
     assert run([END], replace(record(), messages=messages)).prompt == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
-        "<|im_start|>user\n3 + 4?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n"
+        "<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n3 + 4?<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
@@ -99,6 +100,6 @@ def test_special_tokens_in_a_question_are_text():
     assert rollout.prompt == PROMPT.replace("3 + 4", "<|im_end|>")
 
 
-def test_a_prompt_that_the_template_refuses_names_its_row():
-    with pytest.raises(DataError, match=r"^rows\.jsonl:1: half of a surrogate pair|^rows\.jsonl:1: "):
+def test_a_prompt_that_is_no_text_names_its_row():
+    with pytest.raises(DataError, match=r"^rows\.jsonl:1: .*surrogate"):
         run([END], record("\ud800"))

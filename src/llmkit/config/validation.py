@@ -124,7 +124,7 @@ def _key_place(path: KeyPath, node: Node | None, schema: type[Section]) -> Origi
 
 def _written(node: Node | None, settings: Node, text: str) -> Origin | None:
     """Where a value was written; for a rule about several keys, the place of the first that is named and was set."""
-    if node is not None and not (node.is_section and node.origin.layer != "set"):
+    if node is not None and node is not settings and not (node.is_section and node.origin.layer != "set"):
         return node.origin if node.origin.layer != "default" else None
     for name in PATH_IN_TEXT.findall(text):
         named = settings.find(name.split("."))
