@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from llmkit.config.schema import DeviceConfig, ModelConfig
 from llmkit.errors import ConfigError, ModelError, PluginError
 from llmkit.models.loading import (
+    check_vocabulary,
     checkpoint_path,
     context_length,
     load_model,
@@ -182,15 +183,13 @@ class TestPolicy:
         with pytest.raises(ConfigError, match=r"device\.device=cuda: .*available: .*cpu"):
             torch_device(DeviceConfig(device="cuda"))
 
-    def test_a_reference_stays_when_the_policy_moves(self):
-        policy = load_policy(ModelConfig(path=tiny_model()), DeviceConfig(device="cpu"))
-        policy.keep_reference()
-        assert policy.reference is not None
-        with torch.no_grad():
-            policy.model.model.norm.weight.add_(1)
-        difference = policy.model.model.norm.weight - policy.reference.get_parameter("model.norm.weight")
-        assert difference.unique().tolist() == [1.0]
-        assert not any(parameter.requires_grad for parameter in policy.reference.parameters())
+    def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(self):
+        config = ModelConfig(path=tiny_model())
+        model, tokenizer = load_policy(config, DeviceConfig(device="cpu")).model, load_tokenizer(config)
+        check_vocabulary(model, tokenizer, config)
+        tokenizer.add_tokens(["<new>"])
+        with pytest.raises(ModelError, match=r"has 260 tokens, the model embeddings for 259.*model\.tokenizer"):
+            check_vocabulary(model, tokenizer, config)
 
     def test_recomputing_activations_gives_the_same_gradients(self):
         def gradients(recompute: bool) -> list[torch.Tensor]:

@@ -122,6 +122,20 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path, **_hub_options(config))
 
 
+def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for.
+
+    Raises:
+        ModelError: names both sizes.
+    """
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator] - a transformers model
+    if len(tokenizer) > embedding.num_embeddings:
+        raise ModelError(
+            f"{config.tokenizer or config.path}: the tokenizer has {len(tokenizer)} tokens, the model embeddings for "
+            f"{embedding.num_embeddings}; they are of different models. Name the right one with model.tokenizer"
+        )
+
+
 def _check_hub_name(setting: str, name: str) -> None:
     """Refuse what can only be a path: nothing is there."""
     if name.startswith((".", "~", "/")) or name.count("/") > 1:

@@ -1,6 +1,5 @@
 """The model in training, or one that only samples, on its device and in its compute type."""
 
-import copy
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -56,11 +55,6 @@ class Policy:
                 return token_logprobs(self.reference, batch, temperature=temperature)[0]
         with self.model.disable_adapter(), self.autocast():
             return token_logprobs(self.model, batch, temperature=temperature)[0]
-
-    def keep_reference(self) -> None:
-        """Freeze a copy of the model as it is now; an adapter needs none, since it can be switched off."""
-        if not hasattr(self.model, "disable_adapter"):
-            self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
 
     def recompute_activations(self) -> None:
         """Recompute activations in the backward pass instead of keeping them.

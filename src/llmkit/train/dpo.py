@@ -13,11 +13,12 @@ from llmkit.config.runs import DPORun
 from llmkit.data.collate import collate, micro_batches
 from llmkit.data.loader import load_pairs
 from llmkit.engines.training.contract import TrainEngine
-from llmkit.models.dropout import disable_dropout
+from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.train.closing import close_run
+from llmkit.train.console import note
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
@@ -47,7 +48,8 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
     ) as session:
         policy = session.policy
         # Policy and reference must differ by training alone.
-        disable_dropout(policy.model)
+        if disable_dropout(policy.model):
+            note(DROPOUT_IS_OFF)
         if held_out and session.start == 0:
             session.journal.log(0, evaluate(policy, held_out, run))
         for step in range(session.start + 1, session.total_steps + 1):

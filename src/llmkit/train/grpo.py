@@ -1,7 +1,8 @@
 """`llmkit train grpo`: reinforcement learning from verifiable rewards."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,13 @@ from llmkit.data.contract import Dataset
 from llmkit.data.loader import Loader, load_prompts
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.engines.training.contract import TrainEngine
-from llmkit.models.dropout import disable_dropout
+from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids
 from llmkit.models.policy import Policy
 from llmkit.rollout.groups import sample_groups, score_all
 from llmkit.train.closing import close_run
-from llmkit.train.console import print_samples, warn
+from llmkit.train.console import note, print_samples, warn
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import Inputs, build, open_inputs
 from llmkit.train.invocation import Invocation
@@ -56,10 +57,11 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             with_reference=run.algorithm.kl_coef > 0,
         ) as session,
         asyncio.Runner() as loop,
+        open_sampler(run, session.policy, inputs, loop) as sampler,
     ):
         policy = session.policy
-        disable_dropout(policy.model)
-        sampler = open_sampler(run, policy, inputs)
+        if disable_dropout(policy.model):
+            note(DROPOUT_IS_OFF)
         loop.run(sampler.engine.load_weights(session.start))
         if held_out and session.start == 0:
             session.journal.log(0, loop.run(evaluate(sampler, held_out, session, step=0)))
@@ -81,7 +83,6 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             if held_out and session.evaluates_at(step):
                 metrics |= loop.run(evaluate(sampler, held_out, session, step=step))
             session.finish_step(step, metrics)
-        loop.run(sampler.engine.close())
     return close_run(session)
 
 
@@ -130,16 +131,15 @@ class Sampler:
         )
 
 
-def open_sampler(run: GRPORun, policy: Policy, inputs: Inputs) -> Sampler:
-    """Start engine, workflow and reward."""
-    engine = plugins.load("engines", run.engine.name)
-    return Sampler(
-        run,
-        inputs,
-        engine.build(run.engine, EngineContext(run.model, run.device, policy)),
-        build("workflows", run.workflow),
-        build("rewards", run.reward),
-    )
+@contextmanager
+def open_sampler(run: GRPORun, policy: Policy, inputs: Inputs, loop: asyncio.Runner) -> Iterator[Sampler]:
+    """Start engine, workflow and reward; close the engine however the run ends."""
+    workflow, reward = build("workflows", run.workflow), build("rewards", run.reward)
+    engine = plugins.load("engines", run.engine.name).build(run.engine, EngineContext(run.model, run.device, policy))
+    try:
+        yield Sampler(run, inputs, engine, workflow, reward)
+    finally:
+        loop.run(engine.close())
 
 
 def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> dict[str, float]:

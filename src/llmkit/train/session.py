@@ -20,7 +20,7 @@ from llmkit.config.schema import BatchConfig, RolloutBatchConfig
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, LLMKitError
-from llmkit.models.loading import load_model
+from llmkit.models.loading import check_vocabulary, load_model
 from llmkit.models.policy import Policy, torch_device
 from llmkit.train import run_directory
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
@@ -201,12 +201,13 @@ class Session:
         device = torch_device(run.device)
         set_threads(run.device, device)
         model = load_model(run.model)
+        check_vocabulary(model, self._inputs.tokenizer, run.model)
         seed_everything(run.seed)
         base = Policy(model.to(device), device, getattr(torch, run.device.compute_dtype))
         adapter = plugins.load("adapters", run.adapter.name).build(run.adapter)
-        if self._with_reference and run.adapter.name == "full":
-            base.keep_reference()
         base.model = adapter.restore(model, checkpoint.path) if checkpoint else adapter.attach(model)
+        if self._with_reference and not hasattr(base.model, "disable_adapter"):
+            base.reference = load_model(run.model).to(device).requires_grad_(False)
         if run.device.gradient_checkpointing:
             base.recompute_activations()
         self.policy = base
