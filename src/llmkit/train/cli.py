@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 
 SFT_EXAMPLES = """\b
 Examples:
-  llmkit train sft --preset gsm8k-tiny
+  llmkit train sft --preset arithmetic
   llmkit train sft --model DIR --dataset files --dataset-path chats.jsonl --adapter lora
   llmkit train sft --config run.yaml --set optim.schedule=cosine --dry-run
   llmkit train sft --resume
