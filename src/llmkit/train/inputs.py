@@ -70,7 +70,10 @@ def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
     held_out = build("datasets", run.eval_dataset) if run.eval_dataset is not None else None
     formatter = build("formatters", run.formatter)
     tokenizer = load_tokenizer(run.model)
-    codec = TextCodec(tokenizer, read_template(run.model.chat_template))
+    if (template := read_template(run.model.chat_template)) is not None:
+        # Checkpoints must be served with the template that they were trained with.
+        tokenizer.chat_template = template
+    codec = TextCodec(tokenizer)
     context = context_length(run.model)
     if context < run.data.max_length:
         note(f"The model's context of {context} tokens is less than data.max_length={run.data.max_length}: it counts.")
