@@ -39,6 +39,6 @@ def set_threads(config: DeviceConfig, device: torch.device) -> None:
     if free < threads:
         torch.set_num_threads(free)
         warn(
-            f"other processes keep {busy:.1f} cores busy, so this run computes with {free} threads instead of "
-            f"{threads}; --threads {threads} takes them all"
+            f"other processes keep {busy:.1f} cores busy, so this run computes with {free} instead of "
+            f"{threads} threads; --threads {threads} takes them all"
         )
