@@ -22,7 +22,7 @@ from llmkit.train.console import note
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
-from llmkit.train.session import Session, Stopwatch, peak_memory_bytes
+from llmkit.train.session import Session, Stopwatch, costs
 from llmkit.types import Batch, PreferencePair
 
 
@@ -56,13 +56,8 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
             watch = Stopwatch()
             metrics = update(session.engine, loader.take(run.batch.rows_per_step), run)
             seconds = watch.read()
-            metrics |= {
-                "training_seconds": seconds,
-                "tokens_per_second": metrics["num_tokens"] / seconds,
-                "peak_memory_bytes": peak_memory_bytes(policy.device),
-                "num_rows_dropped": loader.counts.dropped,
-                "num_rows_truncated": loader.counts.truncated,
-            }
+            metrics |= {"training_seconds": seconds}
+            metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)
             if held_out and session.evaluates_at(step):
                 metrics |= evaluate(policy, held_out, run)
             session.finish_step(step, metrics)

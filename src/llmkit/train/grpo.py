@@ -29,7 +29,7 @@ from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import Inputs, build, open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.rollout_batch import Scored, Trained, divide, metrics_of, prompt_samples, trained_batches
-from llmkit.train.session import Session, Stopwatch, peak_memory_bytes
+from llmkit.train.session import Session, Stopwatch, costs
 from llmkit.types import Record, Rollout, SamplingParams
 
 
@@ -77,8 +77,7 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             loop.run(sampler.engine.load_weights(step))
             seconds["sync_seconds"] = watch.read()
             metrics |= seconds
-            metrics["tokens_per_second"] = metrics["num_tokens"] / sum(seconds.values())
-            metrics["peak_memory_bytes"] = peak_memory_bytes(policy.device)
+            metrics |= costs(metrics["num_tokens"], sum(seconds.values()), loader.counts, policy.device)
             session.journal.rollouts(step, rollouts)
             if held_out and session.evaluates_at(step):
                 metrics |= loop.run(evaluate(sampler, held_out, session, step=step))

@@ -17,6 +17,7 @@ from llmkit import plugins
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun, GRPORun, SFTRun, TrainingRun
 from llmkit.config.schema import BatchConfig, RolloutBatchConfig
+from llmkit.data.counts import RowCounts
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, LLMKitError
@@ -238,6 +239,16 @@ def num_steps(run: TrainingRun, num_rows: int, batch: BatchConfig | RolloutBatch
     """Optimizer steps of a run: its `max_steps`, or what its epochs need; the next epoch fills the last step up."""
     rows_per_step = batch.prompts_per_step if isinstance(batch, RolloutBatchConfig) else batch.rows_per_step
     return run.max_steps or max(1, math.ceil(run.num_epochs * num_rows / rows_per_step))
+
+
+def costs(num_tokens: float, seconds: float, counts: RowCounts, device: torch.device) -> dict[str, float]:
+    """What a step cost, and what has become of the rows so far: metrics of every algorithm."""
+    return {
+        "tokens_per_second": num_tokens / seconds,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "num_rows_dropped": counts.dropped,
+        "num_rows_truncated": counts.truncated,
+    }
 
 
 def peak_memory_bytes(device: torch.device) -> int:

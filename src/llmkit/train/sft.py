@@ -21,7 +21,7 @@ from llmkit.train.closing import close_run
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
-from llmkit.train.session import Session, Stopwatch, peak_memory_bytes
+from llmkit.train.session import Session, Stopwatch, costs
 from llmkit.types import Batch, Sample
 
 
@@ -59,13 +59,8 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
             samples = loader.take(run.batch.rows_per_step)
             metrics = update(session.engine, samples, run)
             seconds = watch.read()
-            metrics |= {
-                "training_seconds": seconds,
-                "tokens_per_second": metrics["num_tokens"] / seconds,
-                "peak_memory_bytes": peak_memory_bytes(policy.device),
-                "num_rows_dropped": loader.counts.dropped,
-                "num_rows_truncated": loader.counts.truncated,
-            }
+            metrics |= {"training_seconds": seconds}
+            metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)
             if held_out and session.evaluates_at(step):
                 metrics |= evaluate(policy, held_out, run)
             session.finish_step(step, metrics)
