@@ -32,23 +32,80 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One piece of a message's content.
+
+    Attributes:
+        type: text, or a medium.
+        text: of a text part.
+        url: where a medium is: a path, a URL or a `data:` URI; None when the row only says that one goes here.
+        weight: loss weight of this part's tokens; None leaves it to the message.
+    """
+
+    type: Literal["text", "image", "audio", "video"] = "text"
+    text: str = ""
+    url: str | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool by the assistant.
+
+    Attributes:
+        name: of the tool.
+        arguments: JSON text, as the row has it.
+        id: what the tool's answer refers to.
+    """
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.
 
     Attributes:
         role: who speaks.
-        content: what is said.
+        content: what is said: text, or parts where there is more than one piece, a medium, or a weight for a piece.
         weight: loss weight of this turn's tokens; None leaves it to the run's `train_on` rule, 0 masks it.
+        tool_calls: what the assistant asks tools to do.
+        tool_call_id: which call a tool's message answers.
+        name: of the speaker, or of the tool that answers.
+        reasoning: what the assistant thinks before it speaks, apart from `content`.
     """
 
     role: Role
-    content: str
+    content: str | tuple[Part, ...]
     weight: float | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content's text, parts joined without anything between them."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The content as parts."""
+        return (Part(text=self.content),) if isinstance(self.content, str) else self.content
+
+    @property
+    def media(self) -> tuple[Part, ...]:
+        """The parts that are not text."""
+        return () if isinstance(self.content, str) else tuple(part for part in self.content if part.type != "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One example in canonical form.
+    """One example in canonical form: a conversation, plain text, or tokens.
 
     Attributes:
         messages: the conversation; for a preference pair or an RL prompt, the part before the answer.
@@ -57,6 +114,11 @@ class Record:
         rejected: the dispreferred continuation.
         answer: the reference answer that rewards compare with, as text.
         extra: every other column, passed on to rewards and workflows untouched.
+        tools: JSON text of the list of tool schemas that the assistant may use. Text, because a table's columns would
+            give every schema the keys of all others.
+        label: whether the answer at the end of `messages` is a good one (KTO); None when the row does not say.
+        text: plain text to train on as it is, without a chat template, in place of `messages`.
+        tokens: token ids with loss weights, of a row that was tokenized before, in place of `messages`.
     """
 
     messages: tuple[Message, ...]
@@ -65,6 +127,10 @@ class Record:
     rejected: tuple[Message, ...] = ()
     answer: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    tools: str | None = None
+    label: bool | None = None
+    text: str | None = None
+    tokens: Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,7 +234,7 @@ def test_dropped_and_truncated_rows_are_counted(codec_of: Codecs, conversation: 
     codec, counts = codec_of("chatml"), RowCounts()
     long_answer = conversation("user:q", "assistant:" + "long " * 50)
     assert codec.sample(long_answer, max_length=40, overlength="drop", counts=counts) is None
-    cut = codec.sample(long_answer, max_length=40, overlength="truncate", counts=counts)
+    cut = codec.sample(long_answer, max_length=40, overlength="truncate_right", counts=counts)
     assert cut is not None
     assert len(cut.token_ids) == len(cut.loss_weights) == 40
     trained = sum(weight > 0 for weight in cut.loss_weights)
@@ -254,7 +254,7 @@ def test_a_pair_is_dropped_when_either_side_is_too_long(codec_of: Codecs):
     [
         (("user:q",), {}, "no assistant message"),
         ((Message("user", "q"), Message("assistant", "a", 0.0)), {}, "every weight is 0"),
-        (("user:" + "long " * 50, "assistant:a"), {"max_length": 20, "overlength": "truncate"}, "all prompt"),
+        (("user:" + "long " * 50, "assistant:a"), {"max_length": 20, "overlength": "truncate_right"}, "all prompt"),
     ],
 )
 def test_a_row_that_trains_nothing_is_an_error(

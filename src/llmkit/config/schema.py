@@ -17,7 +17,7 @@ class ModelConfig(Section):
     tokenizer: str | None = None
     """Directory or name of the tokenizer, when it is not the model's own."""
     chat_template: str | None = None
-    """Jinja file to use in place of the tokenizer's chat template."""
+    """Jinja file, or name of a built-in template (`chatml`, ...), to use in place of the tokenizer's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Type in which the weights are kept and trained; `auto` is the checkpoint's own."""
     trust_remote_code: bool = False
@@ -37,40 +37,70 @@ class DeviceConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
-class DataConfig(Section):
+class RowsConfig(Section):
+    """How rows are read."""
+
+    on_error: Literal["raise", "skip"] = "raise"
+    """What happens to a faulty row: stop, or leave it out, count it and write it to `skipped_rows.jsonl`."""
+    max_skipped: int = Field(100, ge=0)
+    """Most faulty rows to leave out with `on_error=skip`; one more stops the run."""
+    shuffle: bool = True
+    """Draw rows in a new random order each epoch; the order follows from `seed`."""
+    shuffle_block: int = Field(10_000, ge=1)
+    """Rows of a stream that are read and shuffled together; a data set that is not a stream is shuffled as a whole."""
+    validation_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of the rows to hold out and measure on when there is no `eval_dataset`; chosen by `seed`."""
+    num_workers: Annotated[int, Nonsemantic] = Field(0, ge=0)
+    """Processes that tokenize; 0 does it in the run itself."""
+    special_tokens_in_text: bool = False
+    """Let text of a message that spells a special token (`<|im_end|>`) become that token; off makes it plain text."""
+
+
+class DataConfig(RowsConfig):
     """How rows become training samples."""
 
     max_length: int = Field(2048, ge=2)
     """Most tokens of a sample, prompt and answer together; never more than the model's context."""
-    overlength: Literal["error", "drop", "truncate"] = "error"
-    """What happens to a longer one: stop, leave it out and count it, or cut its end."""
-    shuffle: bool = True
-    """Draw rows in a new random order each epoch; the order follows from `seed`."""
+    overlength: Literal["error", "drop", "truncate_right", "truncate_left", "split"] = "error"
+    """What happens to a longer one: stop, leave it out and count it, cut its end or its start, or divide it into
+    several."""
+    untrained: Literal["error", "drop"] = "error"
+    """What happens to a row of which no token would be trained: stop, or leave it out and count it."""
+    cache: Annotated[bool, Nonsemantic] = True
+    """Keep tokenized rows for the next run with the same data, tokenizer and options."""
 
 
 class SFTDataConfig(DataConfig):
     """How rows become training samples, and which of their tokens train."""
 
     train_on: Literal["assistant", "last_turn", "all"] = "assistant"
-    """Which tokens carry loss; a `weight` on a message overrides it for that message."""
+    """Which tokens carry loss; a `weight` on a message or on a part of it overrides it there."""
+    train_end_of_turn: bool = True
+    """Train the token that ends an assistant's turn; a model that never sees it trained does not learn to stop."""
 
 
-class PromptDataConfig(Section):
+class PromptDataConfig(RowsConfig):
     """How rows become prompts."""
 
     max_length: int = Field(2048, ge=2)
     """Most tokens of prompt and completion together; never more than the model's context."""
     overlength: Literal["error", "drop"] = "error"
     """What happens to a prompt that leaves no room for a completion: stop, or leave it out and count it."""
-    shuffle: bool = True
-    """Draw rows in a new random order each epoch; the order follows from `seed`."""
 
 
 class BatchConfig(Section):
     """How much goes into one optimizer step and one forward pass."""
 
     rows_per_step: int = Field(16, ge=1)
-    """Rows (pairs, for preference training) per optimizer step."""
+    """Rows (pairs, for preference training; bins, when they are packed) per optimizer step."""
+    tokens_per_step: int | None = Field(None, ge=1)
+    """Most tokens per optimizer step, in place of a number of rows: as many rows as fit in it."""
+    packing: Literal["none", "length", "best_fit"] = "none"
+    """Which rows come together in a step: `none` as they are drawn; `length` rows of similar length; `best_fit` the
+    epoch's rows are packed into bins of `pack_length` tokens, so that every step has about the same number of tokens.
+    Rows stay sequences of their own, whatever the choice."""
+    pack_length: int | None = Field(None, ge=2)
+    """Tokens of a bin for `packing=best_fit`; unset is `data.max_length`."""
     tokens_per_micro_batch: int = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
 

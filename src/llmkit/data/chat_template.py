@@ -64,7 +64,7 @@ class ChatTemplate:
         Raises:
             DataError: the template refuses the conversation.
         """
-        return self._apply(self._template, [m.content for m in messages], messages, generation_prompt, place)
+        return self._apply(self._template, [m.text for m in messages], messages, generation_prompt, place)
 
     def render_marked(
         self,
@@ -86,7 +86,7 @@ class ChatTemplate:
             lambda m: f"{{%{m[1]} if true %}}{begin if m[2] == 'generation' else end}{{% endif {m[3]}%}}",
             self._template,
         )
-        contents = [message.content for message in messages]
+        contents = [message.text for message in messages]
         marked = take_out(self._apply(tracked, contents, messages, False, place), begin + end)
         return marked.text, list(zip(marked.marks[begin], marked.marks[end], strict=True))
 
@@ -98,10 +98,10 @@ class ChatTemplate:
         Raises:
             DataError: the template treats such content in a way that cannot be followed.
         """
-        if not any(self.special_pattern.search(message.content) for message in messages):
+        if not any(self.special_pattern.search(message.text) for message in messages):
             return []
         (mark,) = unused_marks(messages, 1)
-        contents = [self.special_pattern.sub(lambda match: mark + match[0], message.content) for message in messages]
+        contents = [self.special_pattern.sub(lambda match: mark + match[0], message.text) for message in messages]
         marked = self.render_marked(messages, contents, mark, generation_prompt=generation_prompt, place=place)
         if marked.text != text:
             where = f"{place}: " if place else ""
@@ -161,7 +161,7 @@ class ChatTemplate:
 
 def unused_marks(messages: Sequence[Message], count: int) -> str:
     """`count` different private-use characters that no message has."""
-    used = set().union(*(message.content for message in messages if not message.content.isascii()))
+    used = set().union(*(message.text for message in messages if not message.text.isascii()))
     return "".join(islice((chr(code) for code in PRIVATE if chr(code) not in used), count))
 
 

@@ -15,7 +15,7 @@ from llmkit.errors import DataError, ModelError
 from llmkit.types import Message, PreferencePair, Record, Sample, Source
 
 TrainOn = Literal["assistant", "last_turn", "all"]
-Overlength = Literal["error", "drop", "truncate"]
+Overlength = Literal["error", "drop", "truncate_right", "truncate_left", "split"]
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -223,7 +223,7 @@ def _fit(
         if overlength == "error":
             raise DataError(
                 f"{source}: {longest} tokens, more than data.max_length={max_length}. Raise it, or choose "
-                "--set data.overlength=drop or --set data.overlength=truncate"
+                "--set data.overlength=drop or --set data.overlength=truncate_right"
             )
         if overlength == "drop":
             counts.dropped += 1

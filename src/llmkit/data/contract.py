@@ -1,9 +1,14 @@
-"""What data-set and formatter plugins promise."""
+"""What data-set and formatter plugins promise, and what becomes of their rows on the way to training."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
+from llmkit.errors import DataError
 from llmkit.types import Record, Row
+
+T = TypeVar("T")
+Outcome = Literal["kept", "dropped", "truncated", "split", "untrained"]
 
 
 class Dataset(Protocol):
@@ -13,14 +18,67 @@ class Dataset(Protocol):
         """Number of rows."""
         ...
 
-    def __getitem__(self, index: int) -> Row:
-        """Row `index`, from 0.
+    def __getitem__(self, index: int) -> Row | Record:
+        """Row `index`, from 0; a data set that knows its own format gives records, which no formatter touches.
 
         Raises:
             IndexError: there is no such row; negative numbers do not count from the end.
             DataError: the row cannot be read; names file:line.
         """
         ...
+
+
+class RowReader(Protocol):
+    """A pass over the rows of a stream."""
+
+    def __iter__(self) -> Self: ...
+
+    def __next__(self) -> Row | Record:
+        """The next row.
+
+        Raises:
+            DataError: it cannot be read; names file:line. The reader stands after it, so that reading can go on.
+        """
+        ...
+
+    @property
+    def position(self) -> Any:
+        """Where it stands, after the row that came last, as JSON can hold it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files; safe to call twice."""
+        ...
+
+
+class Stream(Protocol):
+    """Rows that come one after another, from a source too large to index. `build(config) -> Stream` makes one."""
+
+    def open(self, position: Any = None) -> RowReader:
+        """Begin a pass.
+
+        Args:
+            position: what `RowReader.position` was, perhaps in another process; None begins with the first row.
+        Raises:
+            DataError: the source cannot be read, or is not the one that the position belongs to.
+        """
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A data set or stream that can say what decides its rows. Rows of one that cannot are not kept in the cache."""
+
+    def fingerprint(self) -> str:
+        """The same for the same rows in the same order: made of the files' contents and the options."""
+        ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """Has a length: tells a data set from a stream."""
+
+    def __len__(self) -> int: ...
 
 
 class Formatter(Protocol):
@@ -59,16 +117,64 @@ class Chooser(Protocol):
         ...
 
 
-def choose_formatter(formatter: Formatter, dataset: Dataset, num_rows: int = 16) -> Formatter:
-    """The formatter to read `dataset` with: itself, or the one that it chooses by the first `num_rows` rows."""
+@dataclass(frozen=True, slots=True)
+class Encoded(Generic[T]):
+    """What became of one record.
+
+    Attributes:
+        items: what is trained of it: one item; several when it was split; none when it was left out.
+        outcome: `dropped` it is too long, `truncated` it was cut, `split` it was divided, `untrained` it would train no
+            token and was left out.
+        num_tokens: of the items.
+        num_trained: those of them that carry loss.
+    """
+
+    items: tuple[T, ...]
+    outcome: Outcome = "kept"
+    num_tokens: int = 0
+    num_trained: int = 0
+
+
+class Encoder(Protocol[T]):
+    """Makes of records what is trained. It can be pickled, for worker processes."""
+
+    def __call__(self, records: Sequence[Record]) -> "Sequence[Encoded[T] | DataError]":
+        """One result for each record, in order; the error of a record that cannot be used, with its place."""
+        ...
+
+    def fingerprint(self) -> str:
+        """The same for encoders that give the same items: made of tokenizer, template and options."""
+        ...
+
+
+def choose_formatter(formatter: Formatter, data: Dataset | Stream, num_rows: int = 16) -> Formatter:
+    """The formatter to read `data` with: itself, or the one that it chooses by the first `num_rows` rows."""
     choose = getattr(formatter, "choose", None)
     if choose is None:
         return formatter
-    return choose([dataset[index] for index in range(min(num_rows, len(dataset)))])
+    rows = [row for row in first_rows(data, num_rows) if isinstance(row, Row)]
+    # Without rows there are only records, which need no formatter.
+    return choose(rows) if rows else formatter
+
+
+def first_rows(data: Dataset | Stream, count: int) -> list[Row | Record]:
+    """The first rows of a data set or stream."""
+    if isinstance(data, Sized):
+        return [data[index] for index in range(min(count, len(data)))]
+    reader = data.open()
+    try:
+        return [row for row, _ in zip(reader, range(count), strict=False)]
+    finally:
+        reader.close()
+
+
+def to_record(row: Row | Record, formatter: Formatter) -> Record:
+    """A row as a record; one that is a record already, as it is."""
+    return row if isinstance(row, Record) else formatter.to_record(row)
 
 
 def records(dataset: Dataset, formatter: Formatter) -> Iterator[Record]:
     """Every row of `dataset` as a record, in order."""
     formatter = choose_formatter(formatter, dataset)
     for index in range(len(dataset)):
-        yield formatter.to_record(dataset[index])
+        yield to_record(dataset[index], formatter)

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from llmkit.config.schema import DataConfig, PromptDataConfig, SFTDataConfig
 from llmkit.data.codec import TextCodec
-from llmkit.data.contract import Dataset, Formatter, choose_formatter
+from llmkit.data.contract import Dataset, Formatter, choose_formatter, to_record
 from llmkit.data.counts import RowCounts
 from llmkit.data.sampler import RowSampler
 from llmkit.data.turns import prompt_messages
@@ -61,7 +61,7 @@ class Loader(Generic[T]):
         dropped_in_a_row = 0
         while len(taken) < count:
             (index,) = self.sampler.take(1)
-            item = self._encode(self._formatter.to_record(self._dataset[index]), self.counts)
+            item = self._encode(to_record(self._dataset[index], self._formatter), self.counts)
             if item is not None:
                 taken.append(item)
                 dropped_in_a_row = 0
@@ -79,7 +79,7 @@ class Loader(Generic[T]):
             limit: rows to read, from the first; None reads all.
         """
         num_rows = len(self._dataset) if limit is None else min(limit, len(self._dataset))
-        records = (self._formatter.to_record(self._dataset[index]) for index in range(num_rows))
+        records = (to_record(self._dataset[index], self._formatter) for index in range(num_rows))
         items = (self._encode(record, self.counts) for record in records)
         return [item for item in items if item is not None]
 

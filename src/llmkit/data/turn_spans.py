@@ -138,7 +138,7 @@ def spans_by_marks(template: ChatTemplate, messages: Sequence[Message], text: st
     """
     marks = unused_marks(messages, 2 * len(messages))
     begins, ends = marks[::2], marks[1::2]
-    contents = [_mark(m.content, begin, end) for m, begin, end in zip(messages, begins, ends, strict=True)]
+    contents = [_mark(m.text, begin, end) for m, begin, end in zip(messages, begins, ends, strict=True)]
     marked = template.render_marked(messages, contents, marks, place=place)
     if marked.text != text:
         raise DataError(

@@ -53,7 +53,7 @@ class FormatterContract(FrontContract):
             assert record.messages, f"{row.source}: the record has no messages"
             for message in (*record.messages, *record.chosen, *record.rejected):
                 assert message.role in get_args(Role)
-                assert isinstance(message.content, str)
+                assert isinstance(message.content, str | tuple)
 
     def test_a_record_written_and_read_again_is_the_same(self) -> None:
         formatter = self.build()

@@ -11,7 +11,7 @@ from llmkit.data.files.find import find_files
 from llmkit.data.files.json_array import open_json
 from llmkit.data.files.jsonl import JSONLines
 from llmkit.data.files.parquet import ParquetTable
-from llmkit.types import Row
+from llmkit.types import Record, Row
 
 READERS = {".jsonl": JSONLines, ".json": open_json, ".csv": CSVTable, ".parquet": ParquetTable}
 
@@ -42,7 +42,7 @@ class Concatenation:
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Row | Record:
         if not 0 <= index < len(self):
             raise IndexError(index)
         part = bisect_right(self._ends, index)
@@ -59,7 +59,7 @@ class FirstRows:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Row | Record:
         if not 0 <= index < self._length:
             raise IndexError(index)
         return self._dataset[index]

@@ -154,7 +154,7 @@ def weight_of(item: Mapping[str, Any], place: Place) -> float | None:
 
 def write_message(message: Message) -> dict[str, Any]:
     """The message as `{role, content}`, with `weight` where it has one."""
-    written: dict[str, Any] = {"role": message.role, "content": message.content}
+    written: dict[str, Any] = {"role": message.role, "content": message.text}
     return written if message.weight is None else {**written, "weight": message.weight}
 
 

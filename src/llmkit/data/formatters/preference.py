@@ -169,4 +169,4 @@ def _is_plain(messages: Sequence[Message], role: str) -> bool:
 
 
 def _write(messages: Sequence[Message], plain: bool) -> str | list[dict[str, Any]]:
-    return messages[0].content if plain else [write_message(message) for message in messages]
+    return messages[0].text if plain else [write_message(message) for message in messages]

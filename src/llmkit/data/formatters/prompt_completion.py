@@ -97,5 +97,5 @@ def _messages(value: Any, role: Role, place: Place) -> tuple[Message, ...]:
 def _write(messages: Sequence[Message], role: Role) -> str | list[dict[str, Any]]:
     """Plain text where that says it all."""
     if len(messages) == 1 and messages[0].role == role and messages[0].weight is None:
-        return messages[0].content
+        return messages[0].text
     return [write_message(message) for message in messages]

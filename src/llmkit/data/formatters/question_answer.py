@@ -62,17 +62,17 @@ class QuestionAnswer:
         """Write question and answer, without the system prompt and the suffix that `to_record` adds."""
         config = self._config
         *before, question, answer = self._turns(record)
-        if [message.content for message in before] != ([] if config.system_prompt is None else [config.system_prompt]):
+        if [message.text for message in before] != ([] if config.system_prompt is None else [config.system_prompt]):
             raise DataError(
                 f"{record.source}: 'question_answer' holds one question and one answer; write it as 'messages'"
             )
-        if record.answer is not None and record.answer != final_answer(answer.content):
+        if record.answer is not None and record.answer != final_answer(answer.text):
             raise DataError(
                 f"{record.source}: the reference answer {record.answer!r} is not the worked answer's own, "
-                f"{final_answer(answer.content)!r}; write it as 'messages'"
+                f"{final_answer(answer.text)!r}; write it as 'messages'"
             )
-        text = question.content.removesuffix(config.suffix)
-        return {config.question_column: text, config.answer_column: answer.content, **record.extra}
+        text = question.text.removesuffix(config.suffix)
+        return {config.question_column: text, config.answer_column: answer.text, **record.extra}
 
     @staticmethod
     def _text(row: Row, column: str, option: str) -> str:

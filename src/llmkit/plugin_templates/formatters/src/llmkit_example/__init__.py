@@ -44,7 +44,7 @@ class RequestReply:
         """The row that `to_record` would read."""
         if [message.role for message in record.messages] != ["user", "assistant"]:
             raise DataError(f"{record.source}: 'example_name' holds one request and one reply; write it as 'messages'")
-        texts = (message.content for message in record.messages)
+        texts = (message.text for message in record.messages)
         return {**dict(zip(self._columns, texts, strict=True)), **record.extra}
 
     def _text(self, row: Row, column: str) -> str:

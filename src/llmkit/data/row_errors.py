@@ -1,0 +1,49 @@
+"""What happens to a row that cannot be used: the run stops, or the row is left out, counted and written down."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from llmkit.errors import DataError
+
+OnError = Literal["raise", "skip"]
+
+
+class RowErrors:
+    """Stops at the first faulty row, or skips faulty rows up to a limit.
+
+    Attributes:
+        num_skipped: rows that were left out so far.
+    """
+
+    def __init__(self, on_error: OnError, max_skipped: int, report: Path | None = None) -> None:
+        """
+        Args:
+            on_error: `raise` or `skip`.
+            max_skipped: most rows to skip; one more is an error.
+            report: JSON Lines file for the skipped rows' places and faults; None keeps no report.
+        """
+        self.num_skipped = 0
+        self._on_error = on_error
+        self._max_skipped = max_skipped
+        self._report = report
+
+    def handle(self, error: DataError) -> None:
+        """Take note of a faulty row.
+
+        Raises:
+            DataError: rows are not skipped, or too many were.
+        """
+        if self._on_error == "raise":
+            raise DataError(f"{error} (or leave faulty rows out: --set data.on_error=skip)") from None
+        self.num_skipped += 1
+        if self._report is not None:
+            self._report.parent.mkdir(parents=True, exist_ok=True)
+            with self._report.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"error": str(error)}, ensure_ascii=False) + "\n")
+        if self.num_skipped > self._max_skipped:
+            where = f" All of them: {self._report}." if self._report is not None else ""
+            raise DataError(
+                f"{self.num_skipped} faulty rows, more than data.max_skipped={self._max_skipped} allows.{where} "
+                f"The last one: {error}"
+            )
