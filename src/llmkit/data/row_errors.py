@@ -38,12 +38,25 @@ class RowErrors:
             raise DataError(f"{error} (or leave faulty rows out: --set data.on_error=skip)") from None
         self.num_skipped += 1
         if self._report is not None:
-            self._report.parent.mkdir(parents=True, exist_ok=True)
-            with self._report.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"error": str(error)}, ensure_ascii=False) + "\n")
+            _append(self._report, [json.dumps({"error": str(error)}, ensure_ascii=False)])
         if self.num_skipped > self._max_skipped:
             where = f" All of them: {self._report}." if self._report is not None else ""
             raise DataError(
                 f"{self.num_skipped} faulty rows, more than data.max_skipped={self._max_skipped} allows.{where} "
                 f"The last one: {error}"
             )
+
+    def move_report(self, path: Path) -> None:
+        """Go on with the report at `path`; faults that it tells already, as of a run that is resumed, stay single."""
+        former, self._report = self._report, path
+        if former is None or not former.exists():
+            return
+        told = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
+        _append(path, [line for line in former.read_text(encoding="utf-8").splitlines() if line not in told])
+        former.unlink()
+
+
+def _append(report: Path, lines: list[str]) -> None:
+    report.parent.mkdir(parents=True, exist_ok=True)
+    with report.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
