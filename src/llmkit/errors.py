@@ -4,10 +4,12 @@ LLMKitError                 a message for the user, never a stack trace
 ├── ConfigError             2  an option, a preset, a key or a value is wrong
 ├── PluginError             2  a plugin is missing, incompatible or broken (also a LookupError)
 ├── DataError               2  a file or a row cannot be used; names file:line
+├── SourceError             2  what rows are read from broke off or changed: no single row that a run could leave out
 ├── ModelError              2  a model directory, tokenizer or template cannot be used
 ├── CheckpointError         2  a checkpoint or a run directory cannot be used
 ├── EngineError             1  an engine failed while it ran
 ├── RewardError             1  a reward raised or gave no number
+├── BenchError              1  a contender of a benchmark failed, or gave other results than the rest
 └── TrainingError           1  training cannot go on (NaN loss, disk full)
 RunInterrupted            130  no error: the user asked to stop and the run has saved itself
 """
@@ -31,6 +33,13 @@ class DataError(LLMKitError):
     """A data file or row cannot be read or used."""
 
 
+class SourceError(LLMKitError):
+    """What rows are read from broke off, changed or went away meanwhile.
+
+    It is no `DataError`: nobody knows how many rows it takes along, so `data.on_error=skip` does not skip it.
+    """
+
+
 class ModelError(LLMKitError):
     """A model, its tokenizer or its chat template cannot be loaded or used."""
 
@@ -47,6 +56,12 @@ class EngineError(LLMKitError):
 
 class RewardError(LLMKitError):
     """A reward function raised an error or returned something that is not a finite number."""
+
+    exit_code = 1
+
+
+class BenchError(LLMKitError):
+    """A contender of a benchmark failed, or its results differ from those that it is compared with."""
 
     exit_code = 1
 

@@ -13,18 +13,26 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from llmkit.errors import PluginError
 from llmkit.plugins_requirements import conflict_with_llmkit, unmet, unmet_of_extra
 from llmkit.plugins_source import docstring_line, folder
 
 Kind = Literal[
-    "commands", "engines", "datasets", "formatters", "adapters", "rewards", "workflows", "trackers", "models", "presets"
+    "commands",
+    "engines",
+    "datasets",
+    "formatters",
+    "stores",
+    "adapters",
+    "rewards",
+    "workflows",
+    "trackers",
+    "models",
+    "presets",
 ]
-KINDS: tuple[Kind, ...] = (
-    "commands", "engines", "datasets", "formatters", "adapters", "rewards", "workflows", "trackers", "models", "presets"
-)  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 State = Literal["ok", "missing requirement", "incompatible", "broken"]
 

@@ -15,6 +15,7 @@ USES = {
     "engines": "llmkit train grpo --engine example_name ...",
     "datasets": "llmkit train sft --dataset example_name ...",
     "formatters": "llmkit train sft --set formatter.name=example_name ...",
+    "stores": "llmkit train sft --dataset tokens --set dataset.path=FILE --set dataset.store=example_name ...",
     "adapters": "llmkit train sft --adapter example_name ...",
     "rewards": "llmkit train grpo --reward example_name ...",
     "workflows": "llmkit train grpo --workflow example_name ...",

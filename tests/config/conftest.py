@@ -99,21 +99,26 @@ INSTALLED = {
 
 
 @pytest.fixture(autouse=True)
-def _paint_shop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plugins of the little schema; every other kind is as installed."""
+def add_plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, type[Section]], None]:
+    """Installs the plugins of the little schema, and further ones by kind, name and `Config`."""
     real_load, real_names = plugins.load, plugins.names
+    installed = {kind: dict(named) for kind, named in INSTALLED.items()}
 
     def load(kind: str, name: str) -> Any:
-        if kind not in INSTALLED:
+        if kind not in installed:
             return real_load(kind, name)
-        if name not in INSTALLED[kind]:
-            raise PluginError(f"No {kind} named '{name}'. Installed: {', '.join(INSTALLED[kind])}.")
-        return SimpleNamespace(Config=INSTALLED[kind][name], build=lambda config: config)
+        if name not in installed[kind]:
+            raise PluginError(f"No {kind} named '{name}'. Installed: {', '.join(installed[kind])}.")
+        return SimpleNamespace(Config=installed[kind][name], build=lambda config: config)
+
+    def add(kind: str, name: str, config: type[Section]) -> None:
+        installed[kind][name] = config
 
     monkeypatch.setattr(plugins, "load", load)
     monkeypatch.setattr(
-        plugins, "names", lambda kind: sorted(INSTALLED[kind]) if kind in INSTALLED else real_names(kind)
+        plugins, "names", lambda kind: sorted(installed[kind]) if kind in installed else real_names(kind)
     )
+    return add
 
 
 @pytest.fixture

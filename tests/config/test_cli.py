@@ -130,7 +130,9 @@ def test_schema_as_a_table(llmkit):
     assert code == 0
     assert "optim.learning_rate: number, greater than 0, default 1.0e-05\n    Peak learning rate.\n" in out
     assert "dataset: a plugin of the kind datasets, required\n" in out
-    assert "  with name: files\n  dataset.path: text, required\n" in out
+    assert "  with name: files\n  dataset.path: text or list of text, required\n" in out
+    assert "  dataset.sources: list of sections, at least 1 long, required\n" in out
+    assert "    dataset.sources.0.dataset: a plugin of the kind datasets, required\n" in out
 
 
 def test_schema_as_json(llmkit):

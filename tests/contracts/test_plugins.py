@@ -1,6 +1,5 @@
 """The plugins that come with llmkit keep the contracts that third parties test theirs with."""
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -8,8 +7,6 @@ import pytest
 from llmkit import plugins
 from llmkit.testing.adapter import AdapterContract
 from llmkit.testing.command import CommandContract
-from llmkit.testing.dataset import DatasetContract
-from llmkit.testing.formatter import FormatterContract
 from llmkit.testing.front import PluginContract
 from llmkit.testing.model import ModelContract
 from llmkit.testing.reward import RewardContract
@@ -25,52 +22,6 @@ class TestFull(AdapterContract):
 class TestLoRA(AdapterContract):
     name = "lora"
     options: ClassVar[dict[str, Any]] = {"r": 4}
-
-
-class TestArithmetic(DatasetContract):
-    name = "arithmetic"
-    options: ClassVar[dict[str, Any]] = {"size": 30}
-    bad_options = ({"min_steps": 3, "max_steps": 2}, {"size": 0})
-
-
-class TestFiles(DatasetContract):
-    name = "files"
-
-    @pytest.fixture(autouse=True)
-    def _file(self, tmp_path: Path) -> None:
-        (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-        self.path = tmp_path / "rows.jsonl"
-
-    def build(self) -> Any:
-        plugin = self.plugin()
-        return plugin.build(plugin.Config(path=str(self.path)))
-
-
-class TestMessages(FormatterContract):
-    name = "messages"
-    rows = (
-        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]},
-        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho", "weight": 0}], "id": 3},
-    )
-    bad_rows = ({"messages": "hi"}, {"messages": [{"role": "nobody", "content": "hi"}]}, {"messages": []})
-
-
-class TestQuestionAnswer(FormatterContract):
-    name = "question_answer"
-    rows = ({"question": "1+1?", "answer": "1+1=2\n#### 2"}, {"question": "Who?", "answer": "Me", "level": 2})
-    bad_rows = ({"answer": "2"}, {"question": ["1+1?"], "answer": "x"})
-
-
-class TestPromptCompletion(FormatterContract):
-    name = "prompt_completion"
-    rows = ({"prompt": "Say a.", "completion": "a"},)
-    bad_rows = ({"completion": "a"}, {"prompt": {"text": "Say a."}, "completion": "a"})
-
-
-class TestPreference(FormatterContract):
-    name = "preference"
-    rows = ({"prompt": "Say a.", "chosen": "a", "rejected": "b"},)
-    bad_rows = ({"prompt": "Say a.", "chosen": "a"},)
 
 
 class TestGSM8KReward(RewardContract):
@@ -94,7 +45,7 @@ class TestTinyUntrained(ModelContract):
     name = "tiny-untrained"
 
 
-@pytest.mark.parametrize("name", ["config", "doctor", "plugins", "presets", "train"])
+@pytest.mark.parametrize("name", ["bench", "config", "data", "doctor", "plugins", "presets", "train"])
 def test_our_commands_keep_the_contract(name: str):
     contract = type(name, (CommandContract,), {"name": name})()
     for check in dir(contract):

@@ -42,6 +42,19 @@ def test_gsm8k_reads_a_copy_of_the_hubs_repository(tmp_path: Path):
     assert dataset[0].values["question"] == "q"
 
 
+def test_gsm8k_knows_its_contents(tmp_path: Path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(f'{{"question": "{split}", "answer": "#### 1"}}\n')
+    train, test = (gsm8k.build(gsm8k.Config(path=str(tmp_path), split=split)) for split in ("train", "test"))
+    assert train.fingerprint() != test.fingerprint()
+
+
+def test_files_as_a_stream(tmp_path: Path):
+    (tmp_path / "train.csv").write_text("n\n1\n2\n")
+    stream = files.build(files.Config(path=str(tmp_path), streaming=True, limit=1, columns={"number": "n"}))
+    assert [row.values for row in stream.open()] == [{"number": "1"}]
+
+
 def test_gsm8k_in_a_missing_directory():
     with pytest.raises(DataError, match=r"^dataset\.path=\./nowhere: no such file or directory"):
         gsm8k.build(gsm8k.Config(path="./nowhere"))

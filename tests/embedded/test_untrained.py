@@ -7,8 +7,10 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from llmkit.cache import cached_directory, fingerprint
-from llmkit.config.schema import ModelConfig
+from llmkit.config.schema import ModelConfig, SFTDataConfig
 from llmkit.data.codec import TextCodec
+from llmkit.data.contract import Encoded
+from llmkit.data.encoders import SampleEncoder
 from llmkit.embedded import untrained
 from llmkit.models.loading import load_model
 from llmkit.types import Message, Record, Source
@@ -46,8 +48,9 @@ def test_any_text_survives_the_tokenizer(directory: Path):
 def test_the_template_trains_the_answer_and_its_end(directory: Path):
     codec = TextCodec(AutoTokenizer.from_pretrained(directory))
     record = Record((Message("user", "1+1?"), Message("assistant", "#### 2")), Source("t", 1))
-    sample = codec.sample(record)
-    assert sample is not None
+    (encoded,) = SampleEncoder(codec, SFTDataConfig())([record])
+    assert isinstance(encoded, Encoded)
+    (sample,) = encoded.items
     pieces = codec.pieces(sample.token_ids)
     trained = "".join(piece for piece, weight in zip(pieces, sample.loss_weights, strict=True) if weight)
     assert trained == "#### 2<|im_end|>"

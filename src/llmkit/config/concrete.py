@@ -48,7 +48,7 @@ def _section(
     for name, field in schema.model_fields.items():
         slot = Slot(field.annotation, plugin_kind(field), field)
         child = node.child(name) if node is not None and node.is_section else None
-        annotation, changed = _place(slot, child, (*path, name), problems)
+        annotation, changed = _place(slot, child, (*path, name), problems, node)
         if annotation is not field.annotation:
             fields[name] = _field(annotation, slot)
         if changed is not child and changed is not None:
@@ -60,12 +60,14 @@ def _section(
     ), node
 
 
-def _place(slot: Slot, node: Node | None, path: KeyPath, problems: Problems) -> tuple[Any, Node | None]:
-    """Type and settings of one place."""
+def _place(
+    slot: Slot, node: Node | None, path: KeyPath, problems: Problems, holder: Node | None
+) -> tuple[Any, Node | None]:
+    """Type and settings of one place; `holder` is the section or list that it lies in."""
     if slot.kind is not None and slot.is_plugin:
-        return _plugin(slot, slot.kind, node, path, problems)
-    if slot.kind is not None:
-        return _plugins(slot, node, path, problems)
+        return _plugin(slot, slot.kind, node, path, problems, holder)
+    if section_type(item_type(slot.annotation, "0")) is not None:
+        return _items(slot, node, path, problems)
     section = section_type(slot.annotation)
     is_absent = node is None and type(None) in members(slot.annotation)
     if section is None or is_absent or (node is not None and not node.is_section):
@@ -74,18 +76,22 @@ def _place(slot: Slot, node: Node | None, path: KeyPath, problems: Problems) -> 
     return (slot.annotation if concrete is section else concrete), node
 
 
-def _plugins(slot: Slot, node: Node | None, path: KeyPath, problems: Problems) -> tuple[Any, Node | None]:
-    """Type and settings of a list of plugins: one type for each item."""
+def _items(slot: Slot, node: Node | None, path: KeyPath, problems: Problems) -> tuple[Any, Node | None]:
+    """Type and settings of a list of plugins, or of sections that hold some: one type for each item."""
     if node is None or not node.is_list or not node.value:
         return slot.annotation, node
     item = Slot(item_type(slot.annotation, "0"), slot.kind, slot.field)
-    places = [_place(item, child, (*path, str(index)), problems) for index, child in enumerate(node.value)]
+    places = [
+        _place(item, child, (*path, str(index)), problems, node) for index, child in enumerate(node.value)
+    ]  # fmt: skip
+    if all(annotation is item.annotation for annotation, _ in places):
+        return slot.annotation, node
     items = tuple(child for _, child in places)
     return tuple[tuple(annotation for annotation, _ in places)], Node(items, node.origin, node.key)
 
 
 def _plugin(
-    slot: Slot, kind: PluginKind, node: Node | None, path: KeyPath, problems: Problems
+    slot: Slot, kind: PluginKind, node: Node | None, path: KeyPath, problems: Problems, holder: Node | None
 ) -> tuple[Any, Node | None]:
     """Type and settings of one plugin's section."""
     is_optional = type(None) in members(slot.annotation)
@@ -100,7 +106,7 @@ def _plugin(
         name = Node(kind.default, DEFAULT)
         section = Node({"name": name, **section.value}, section.origin, section.key)
     if name is None:
-        _tell_unnamed(kind, node, path, problems)
+        _tell_unnamed(kind, node, path, problems, holder)
         return Unusable, node
     if not isinstance(name.value, str) or not name.value:
         problems.add((*path, "name"), name.origin, f"must be the name of one of {kind.kind}", scope=path)
@@ -113,15 +119,17 @@ def _plugin(
     return (model | None if is_optional else model), section
 
 
-def _tell_unnamed(kind: PluginKind, node: Node | None, path: KeyPath, problems: Problems) -> None:
+def _tell_unnamed(kind: PluginKind, node: Node | None, path: KeyPath, problems: Problems, holder: Node | None) -> None:
     from llmkit import plugins
 
     installed = ", ".join(plugins.names(kind.kind)) or "none"
     text = f"not set; choose one with --set {dotted(path)}.name=NAME. Installed: {installed}"
-    if node is None:
-        problems.add(path, None, text)
-    else:
+    if node is not None:
         problems.add((*path, "name"), node.origin, text, scope=path)
+        return
+    # The root's place would be that of the first file, which may have nothing to do with it.
+    place = holder.origin if holder is not None and len(path) > 1 else DEFAULT
+    problems.add(path, place if place.layer != "default" else None, text)
 
 
 def _field(annotation: Any, slot: Slot) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from llmkit.config.section import PluginKind, PluginSection, Section
 from llmkit.config.shape import MISSING, Slot, default_at, members, section_type, slot_at
 from llmkit.config.suggestions import suggest_key
-from llmkit.config.tree import KeyPath
+from llmkit.config.tree import KeyPath, Node
 from llmkit.errors import ConfigError
 
 TYPE_NAMES = {
@@ -53,7 +53,7 @@ def describe(schema: type[Section], path: str) -> FieldDoc:
     parts = tuple(path.split("."))
     holder = slot_at(schema, parts[:-1])
     if holder is not None and holder.is_plugin and holder.kind is not None and parts[-1] == "name":
-        return _plugin_name(holder.kind)
+        return describe_plugin_name(holder.kind)
     slot = slot_at(schema, parts)
     if slot is not None:
         return describe_slot(slot, schema, parts)
@@ -62,10 +62,10 @@ def describe(schema: type[Section], path: str) -> FieldDoc:
     raise ConfigError(f"{path}: no such key. {suggest_key(schema, parts)}")
 
 
-def describe_slot(slot: Slot, schema: type[Section], path: KeyPath) -> FieldDoc:
-    """What the place of a schema at a path means."""
-    parent = slot_at(schema, path[:-1])
-    owner = parent.section() if parent is not None else None
+def describe_slot(slot: Slot, schema: type[Section], path: KeyPath, settings: Node | None = None) -> FieldDoc:
+    """What the place of a schema at a path means; `settings` says which plugins are chosen."""
+    parent = slot_at(schema, path[:-1], settings)
+    owner = parent.section(settings.find(path[:-1]) if settings is not None else None) if parent is not None else None
     text = field_help(owner, path[-1]) if owner is not None else ""
     section = section_type(slot.annotation)
     if slot.kind is not None and slot.is_plugin:
@@ -73,12 +73,13 @@ def describe_slot(slot: Slot, schema: type[Section], path: KeyPath) -> FieldDoc:
         return FieldDoc(text, slot.kind.default, type_text(slot), "", is_required)
     if section is not None:
         return FieldDoc(text or section_help(section), None, type_text(slot), "")
-    default = default_at(schema, path)
+    default = default_at(schema, path, settings)
     is_required = default is MISSING and slot.field is not None and slot.field.is_required()
     return FieldDoc(text, None if default is MISSING else default, type_text(slot), limits(slot), is_required)
 
 
-def _plugin_name(kind: PluginKind) -> FieldDoc:
+def describe_plugin_name(kind: PluginKind) -> FieldDoc:
+    """What the `name` of a plugin section means."""
     help_text = field_help(PluginSection, "name")
     return FieldDoc(help_text, kind.default, f"name of one of {kind.kind}", "", kind.default is None)
 
@@ -144,6 +145,8 @@ def _member_text(member: Any) -> str:
     if isinstance(member, type) and issubclass(member, Section):
         return "section"
     arguments = get_args(member)
+    if arguments and get_origin(member) is tuple and all(section_type(item) is not None for item in arguments[:1]):
+        return f"list of {annotation_text(arguments[0])}s"
     if arguments and get_origin(member) is tuple and Ellipsis not in arguments:
         kinds = {annotation_text(item) for item in arguments}
         return f"list of {len(arguments)} {'numbers' if kinds <= {'number', 'whole number'} else 'values'}"

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
 from llmkit.config.changes import Change
-from llmkit.config.docs import FieldDoc, describe, describe_slot
+from llmkit.config.docs import FieldDoc, describe_plugin_name, describe_slot
 from llmkit.config.dump import write_yaml
 from llmkit.config.masking import MASK, Masking
 from llmkit.config.merging import as_plugin_section
@@ -139,8 +139,12 @@ class Resolved(Generic[R]):
         """What a key means; what chooses a plugin is described by the command's schema, the rest by this run's."""
         for depth in (len(path), len(path) - 1):
             slot = slot_at(self.schema, path[:depth], self.nodes)
-            if slot is not None and slot.is_plugin and path[depth:] in ((), ("name",)):
-                return describe(self.schema, dotted(path))
+            if slot is None or slot.kind is None or not slot.is_plugin:
+                continue
+            if depth == len(path):
+                return describe_slot(slot, self.schema, path, self.nodes)
+            if path[depth:] == ("name",):
+                return describe_plugin_name(slot.kind)
         slot = slot_at(type(self.run), path)
         assert slot is not None, "the path is one of the run's"
         return describe_slot(slot, type(self.run), path)
@@ -194,8 +198,7 @@ class Resolved(Generic[R]):
             elif len(change.path) > len(path):
                 spoken.append((change.origin, False))
             else:
-                node = as_plugin_section(change.node) if path[depth:] == ("name",) else change.node
-                node = node.find(path[depth:])
+                node = _found(change.node, path[depth:])
                 if node is not None:
                     spoken.append((node.origin, False))
         return spoken
@@ -215,10 +218,9 @@ class Resolved(Generic[R]):
         return (self._secret_source(path) or MASK) if written and self._masking.hides(path) else written
 
     def _shown(self, origin: Origin, path: KeyPath) -> Origin:
-        """An origin without the text of a secret."""
-        if not self._masking.hides(path) or not origin.text:
-            return origin
-        return replace(origin, text=MASK)
+        """An origin without the text of a secret, of its own or of a key inside."""
+        has_secret = any(map(self._masking.hides, [path, *self.leaf_paths(path)]))
+        return replace(origin, text=MASK) if has_secret and origin.text else origin
 
     def _text(self, path: KeyPath, value: Any) -> str:
         """A leaf as `to_yaml` writes it."""
@@ -246,6 +248,12 @@ class Resolved(Generic[R]):
         if node is None or not node.is_list:
             return []
         return [(index, item.origin) for index, item in enumerate(node.value) if item.origin.layer != node.origin.layer]
+
+
+def _found(node: Node, path: KeyPath) -> Node | None:
+    """The node at a path; the name of a plugin also where only its name was written in place of a section."""
+    holder = node.find(path[:-1]) if path[-1:] == ("name",) else None
+    return as_plugin_section(holder).child("name") if holder is not None else node.find(path)
 
 
 def _bare(value: Any) -> Any:

@@ -10,7 +10,7 @@ from llmkit.config.docs import FieldDoc, describe_slot
 from llmkit.config.resolved import Explanation
 from llmkit.config.scalars import write_flow
 from llmkit.config.section import PluginKind, Section
-from llmkit.config.shape import Slot, plugin_kind, plugin_model, section_type, slot_at
+from llmkit.config.shape import Slot, item_type, plugin_kind, plugin_model, section_type, slot_at
 from llmkit.config.tree import KeyPath, Origin, dotted
 from llmkit.errors import PluginError
 
@@ -124,9 +124,21 @@ def _plugin_lines(kind: PluginKind, path: KeyPath) -> list[str]:
         for field in own:
             slot = slot_at(model, (field,))
             assert slot is not None
-            doc = describe_slot(slot, model, (field,))
-            lines += [f"  {line}" for line in _key_lines(dotted((*path, field)), doc)]
+            lines += [f"  {line}" for line in _key_lines(dotted((*path, field)), describe_slot(slot, model, (field,)))]
+            item = section_type(item_type(slot.annotation, "0"))
+            if item is not None and slot.kind is None:
+                lines += [f"    {line}" for line in _item_lines(item, (*path, field, "0"))]
     return lines
+
+
+def _item_lines(section: type[Section], path: KeyPath) -> list[str]:
+    """The keys of a list's first item; a plugin's options are listed where that kind is chosen for the whole run."""
+    slots = Slot(section).children()
+    return [
+        line
+        for name, slot in slots
+        for line in _key_lines(dotted((*path, name)), describe_slot(slot, section, (name,)))
+    ]
 
 
 def _key_lines(key: str, doc: FieldDoc) -> list[str]:

@@ -75,6 +75,8 @@ def _tell(error: ValidationError, schema: type[Section], settings: Node, problem
         grouped.setdefault(_path(item, schema, settings), []).append(item)
     for path, items in grouped.items():
         node = settings.find(path)
+        if items[0]["type"] == "too_short" and any(path == other[: len(path)] != other for other in grouped):
+            continue  # pydantic does not count items that are wrong themselves
         if items[0]["type"] == "extra_forbidden":
             origin = _key_place(path, node, schema)
             problems.add(path, origin, f"unknown key. {_unknown_key(path, node, schema)}")

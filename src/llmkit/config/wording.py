@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmkit.config.docs import annotation_text, choices, limits
@@ -42,6 +42,8 @@ def wrong_value(errors: Sequence[Any], slot: Slot, node: Node | None) -> str:
     shown = "" if is_secret(slot.annotation) else f", got {describe_value(got)}"
     if kinds & LIMIT_TYPES and (allowed := limits(slot)):
         return f"must be {allowed}{shown}"
+    if kinds & {"too_short", "too_long"}:
+        return f"must have {_bounds(first['ctx'])}{shown}"
     if kinds <= LIMIT_TYPES | LENGTH_TYPES:
         return f"{_lower(first['msg']).replace('input', 'it').replace('it should', 'should')}{shown}"
     known = choices(slot.annotation)
@@ -63,6 +65,12 @@ def describe_value(value: Any) -> str:
     return write_scalar(value)
 
 
+def _bounds(context: Mapping[str, Any]) -> str:
+    """How many items a list must have."""
+    name, word = ("min_length", "at least") if "min_length" in context else ("max_length", "at most")
+    return f"{word} {context[name]} item{'' if context[name] == 1 else 's'}"
+
+
 def _hint(got: Any, annotation: Any) -> str:
     """How the value was probably meant."""
     types = set(members(annotation))
@@ -78,7 +86,7 @@ def _hint(got: Any, annotation: Any) -> str:
         return f". Write {int(got)}"
     if isinstance(got, int | float | bool) and str in types:
         return ". Put it in quotes"
-    if not isinstance(got, list | dict) and "list" in annotation_text(annotation):
+    if not isinstance(got, list | dict | None) and "list" in annotation_text(annotation):
         return f". Write {write_flow([got])}"
     return ""
 

@@ -1,11 +1,12 @@
 """Samples to batches without padding, and batches within a budget of tokens."""
 
-from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 
+from llmkit.data.packing import best_fit_decreasing
 from llmkit.types import Batch, PreferencePair, Sample
 
 T = TypeVar("T", Sample, PreferencePair)
@@ -55,17 +56,6 @@ def micro_batches(
     Returns: every item exactly once; within a micro-batch, and among micro-batches by their first item, in the order
         given.
     """
-    lengths = [length(item) for item in items]
-    bins: list[list[int]] = []
-    # (free tokens, bin), sorted: the first entry with enough room is the tightest fit.
-    free: list[tuple[int, int]] = []
-    for index in sorted(range(len(items)), key=lambda index: (-lengths[index], index)):
-        place = bisect_left(free, (lengths[index], -1))
-        if place < len(free):
-            room, chosen = free.pop(place)
-            bins[chosen].append(index)
-        else:
-            room, chosen = tokens_per_micro_batch, len(bins)
-            bins.append([index])
-        insort(free, (room - lengths[index], chosen))
-    return [[items[index] for index in indices] for indices in sorted(sorted(indices) for indices in bins)]
+    lengths = np.array([length(item) for item in items], np.int64)
+    bins = best_fit_decreasing(lengths, tokens_per_micro_batch)
+    return [[items[number] for number in numbers] for numbers in sorted(numbers.tolist() for numbers in bins)]

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from llmkit.errors import DataError
 from llmkit.types import Record, Row
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 Outcome = Literal["kept", "dropped", "truncated", "split", "untrained"]
@@ -24,6 +27,7 @@ class Dataset(Protocol):
         Raises:
             IndexError: there is no such row; negative numbers do not count from the end.
             DataError: the row cannot be read; names file:line.
+            SourceError: no row can be: the file changed or went away.
         """
         ...
 
@@ -38,6 +42,7 @@ class RowReader(Protocol):
 
         Raises:
             DataError: it cannot be read; names file:line. The reader stands after it, so that reading can go on.
+            SourceError: neither it nor what follows can be read; so again at each further call.
         """
         ...
 
@@ -71,6 +76,43 @@ class Fingerprinted(Protocol):
 
     def fingerprint(self) -> str:
         """The same for the same rows in the same order: made of the files' contents and the options."""
+        ...
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A data set that decides which rows an epoch has, and in which order, as a mixture of sources does."""
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether `order` must be given `lengths`."""
+        ...
+
+    def order(self, epoch: int, seed: int, shuffle: bool, lengths: "np.ndarray | None" = None) -> "np.ndarray":
+        """Row numbers of one epoch; a row may come several times or not at all.
+
+        Args:
+            epoch: from 0; with `shuffle`, each has an order of its own.
+            seed: fixes the orders, from 0.
+            shuffle: off takes the rows of each source as they are.
+            lengths: [N] tokens of each row, 0 for a row that is not trained; None when nobody counted them.
+        Raises:
+            DataError: no row has tokens, or the lengths are needed and missing.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesLengths(Protocol):
+    """A reader that balances its sources by tokens and so wants to know how long the rows were that it gave."""
+
+    def report(self, num_tokens: Sequence[int]) -> None:
+        """Tell the lengths of the rows given so far and not told yet, oldest first, as many as are known.
+
+        A row that was left out has 0. Rows that are not told yet count as the mean of their source. What comes next
+        depends on what was told when: tell it at fixed places, say after every block, and the order is the same in
+        every run; take the `position` where everything was told, and it is the same after resuming too.
+        """
         ...
 
 
@@ -153,19 +195,34 @@ def choose_formatter(formatter: Formatter, data: Dataset | Stream, num_rows: int
     if choose is None:
         return formatter
     rows = [row for row in first_rows(data, num_rows) if isinstance(row, Row)]
-    # Without rows there are only records, which need no formatter.
+    # Without rows there are only records, which need no formatter, or faulty ones, which are told when they are read.
     return choose(rows) if rows else formatter
 
 
-def first_rows(data: Dataset | Stream, count: int) -> list[Row | Record]:
-    """The first rows of a data set or stream."""
+def first_rows(data: Dataset | Stream, count: int) -> list[Row | Record | DataError]:
+    """The first rows of a data set or stream, with the error of one that cannot be read in its place."""
     if isinstance(data, Sized):
-        return [data[index] for index in range(min(count, len(data)))]
+        return [_read(data, index) for index in range(min(count, len(data)))]
+    rows: list[Row | Record | DataError] = []
     reader = data.open()
     try:
-        return [row for row, _ in zip(reader, range(count), strict=False)]
+        while len(rows) < count:
+            try:
+                rows.append(next(reader))
+            except DataError as error:
+                rows.append(error)
+            except StopIteration:
+                break
     finally:
         reader.close()
+    return rows
+
+
+def _read(data: Dataset, index: int) -> Row | Record | DataError:
+    try:
+        return data[index]
+    except DataError as error:
+        return error
 
 
 def to_record(row: Row | Record, formatter: Formatter) -> Record:

@@ -1,23 +1,44 @@
 """Rendered text to token ids with the characters that each token covers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from operator import le, lt
 
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.data.chat_template import Span
+from llmkit.data.lexicon import Lexicon, open_lexicon
+from llmkit.data.marks import Span
 from llmkit.errors import DataError, ModelError
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """T token ids, and for each the characters `[start, end)` of the text that it covers.
+@dataclass
+class TokenizedText:
+    """T token ids; token t covers the characters `[starts[t], ends[t])` of the text.
 
     Tokens that are parts of one character each cover the whole of it.
+
+    Attributes:
+        is_regular: each token covers something, and neither `starts` nor `ends` ever falls.
     """
 
     token_ids: list[int]
-    spans: list[Span]
+    starts: list[int]
+    ends: list[int]
+    is_regular: bool = True
+
+    def add(self, token_ids: Sequence[int], starts: Sequence[int], ends: Sequence[int]) -> None:
+        """Tokens that come next."""
+        self.token_ids += token_ids
+        self.starts += starts
+        self.ends += ends
+
+    def append(self, other: "TokenizedText", position: int) -> None:
+        """The tokens of a text that begins at `position`."""
+        self.add(other.token_ids, [start + position for start in other.starts], [end + position for end in other.ends])
+        self.is_regular &= other.is_regular
 
 
 class TextEncoder:
@@ -29,75 +50,147 @@ class TextEncoder:
                 f"{tokenizer.name_or_path}: the tokenizer cannot tell which text a token covers; llmkit needs a fast "
                 "tokenizer (tokenizer.json). Name one with --set model.tokenizer=DIR"
             )
-        self._tokenizer = tokenizer
+        self._backend = _plain_copy(tokenizer.backend_tokenizer)  # type: ignore[attr-defined] - fast ones have it
         self._special_ids = frozenset(tokenizer.all_special_ids) | {
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         }
+        self._lexicon = open_lexicon(self._backend)
 
-    def encode(self, text: str, spelled: Sequence[Span] = ()) -> Encoded:
-        """The ids of the whole text, encoded at once.
+    @cached_property
+    def definition(self) -> str:
+        """The tokenizer as JSON text."""
+        return self._backend.to_str()
+
+    @cached_property
+    def num_ids(self) -> int:
+        """One more than the greatest id."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str, spelled: Sequence[Span] = ()) -> TokenizedText:
+        """As `encode_all`, for one text.
+
+        Raises:
+            DataError: as it gives there.
+        """
+        (encoded,) = self.encode_all([text], [spelled])
+        if isinstance(encoded, DataError):
+            raise encoded
+        return encoded
+
+    def encode_all(self, texts: Sequence[str], spelled: Sequence[Sequence[Span]]) -> list[TokenizedText | DataError]:
+        """The ids of each whole text.
 
         Args:
-            text: a rendered conversation, with the template's own begin-of-text token where it has one.
-            spelled: where contents spell special tokens; those become the ordinary tokens of their characters.
-        Raises:
-            DataError: the text has characters that no file can hold (half of a surrogate pair), or the tokenizer
-                cannot write a special token as text.
+            texts: rendered conversations, with the template's own begin-of-text token where it has one.
+            spelled: for each text, where contents spell special tokens; those become the ordinary tokens of their
+                characters.
+        Returns: for each text its tokens; an error where the text has characters that no file can hold (half of a
+            surrogate pair), or the tokenizer cannot write a special token as text.
         """
-        if not text.isascii():
-            _check_surrogates(text)
-        encoded = self._encode(text, honour_specials=True)
-        if not spelled:
-            return encoded
-        ids: list[int] = []
-        spans: list[Span] = []
-        for token_id, span in zip(encoded.token_ids, encoded.spans, strict=True):
-            if token_id in self._special_ids and any(span[0] < end and start < span[1] for start, end in spelled):
-                as_text = self._encode_as_text(text[span[0] : span[1]])
-                ids += as_text.token_ids
-                spans += [(start + span[0], end + span[0]) for start, end in as_text.spans]
-            else:
-                ids.append(token_id)
-                spans.append(span)
-        return Encoded(ids, spans)
+        faults = [surrogate_fault(text) for text in texts]
+        sound = [text for text, fault in zip(texts, faults, strict=True) if fault is None]
+        encoded = iter(self._encode_sound(sound))
+        results = [fault or next(encoded) for fault in faults]
+        return [
+            self._spell_out(text, result, spans) if spans and isinstance(result, TokenizedText) else result
+            for text, result, spans in zip(texts, results, spelled, strict=True)
+        ]
 
-    def _encode(self, text: str, *, honour_specials: bool) -> Encoded:
-        encoding = self._tokenizer(
-            text,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            split_special_tokens=not honour_specials,
-            verbose=False,
-        )
-        return Encoded(list(encoding["input_ids"]), [tuple(span) for span in encoding["offset_mapping"]])
+    def _encode_sound(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Every text by the lexicon as far as that goes, and the rest in one call of the tokenizer."""
+        if self._lexicon is None:
+            return [_tokens(encoding) for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
+        split = [self._lexicon.split(text) for text in texts]
+        foreign = [piece for pieces in split for piece in pieces if not self._lexicon.knows(piece)]
+        encodings = iter(self._backend.encode_batch(foreign, add_special_tokens=False) if foreign else ())
+        return [self._assemble(self._lexicon, pieces, encodings) for pieces in split]
 
-    def _encode_as_text(self, text: str) -> Encoded:
+    def _assemble(self, lexicon: Lexicon, pieces: Sequence[str], encodings: Iterator[Encoding]) -> TokenizedText:
+        """The tokens of pieces; `encodings` are of those that the lexicon does not know."""
+        tokens = TokenizedText([], [], [])
+        position = 0
+        for known, group in groupby(pieces, lexicon.knows):
+            if known:
+                ids, ends = lexicon.encode(group, position)
+                tokens.add(ids, [position, *ends[:-1]] if ids else [], ends)
+                position = ends[-1] if ends else position
+                continue
+            for piece in group:
+                tokens.append(_tokens(next(encodings)), position)
+                position += len(piece)
+        return tokens
+
+    def _spell_out(self, text: str, tokens: TokenizedText, spelled: Sequence[Span]) -> TokenizedText | DataError:
+        """The tokens with the special ones that contents spell taken apart."""
+        spelled_out = TokenizedText([], [], [], tokens.is_regular)
+        try:
+            for token_id, start, end in zip(tokens.token_ids, tokens.starts, tokens.ends, strict=True):
+                if token_id in self._special_ids and any(start < stop and first < end for first, stop in spelled):
+                    spelled_out.append(self._encode_as_text(text[start:end]), start)
+                else:
+                    spelled_out.add([token_id], [start], [end])
+        except DataError as error:
+            return error
+        return spelled_out
+
+    def _encode_as_text(self, text: str) -> TokenizedText:
         """The ids of a special token's characters.
 
         Some tokenizers put a space before the first word of a text, so a line break goes first and is taken out again.
         """
-        after_break = self._encode("\n" + text, honour_specials=False)
-        kept = [
-            (i, (s - 1, e - 1)) for i, (s, e) in zip(after_break.token_ids, after_break.spans, strict=True) if e > 1
-        ]
-        if any(start < 0 for _, (start, _) in kept):
-            encoded = self._encode(text, honour_specials=False)
-        else:
-            encoded = Encoded([token_id for token_id, _ in kept], [span for _, span in kept])
-        if self._special_ids.intersection(encoded.token_ids):
+        after_break = self._encode_all_as_text("\n" + text)
+        kept = [token for token in after_break if token[2] > 1]
+        if any(start < 1 for _, start, _ in kept):
+            kept = [(token_id, start + 1, end + 1) for token_id, start, end in self._encode_all_as_text(text)]
+        if any(token_id in self._special_ids for token_id, _, _ in kept):
             raise DataError(
                 f"the content spells the special token {text.strip()!r}, which this tokenizer cannot write as text; "
                 "take it out of the content"
             )
-        return encoded
+        token_ids = [token_id for token_id, _, _ in kept]
+        return TokenizedText(token_ids, [start - 1 for _, start, _ in kept], [end - 1 for _, _, end in kept])
+
+    def _encode_all_as_text(self, text: str) -> list[tuple[int, int, int]]:
+        """Tokens with their characters; special tokens count as ordinary text."""
+        encoding = self._without_specials.encode(text, add_special_tokens=False)
+        return [(token_id, start, end) for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
+
+    @cached_property
+    def _without_specials(self) -> Tokenizer:
+        copy = _plain_copy(self._backend)
+        copy.encode_special_tokens = True
+        return copy
 
 
-def _check_surrogates(text: str) -> None:
+def surrogate_fault(text: str) -> DataError | None:
+    """The error of a text with half of a surrogate pair, which is no character; None for a sound one."""
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
+        return DataError(
             f"the content has the character U+{ord(text[error.start]):04X}, half of a surrogate pair; write the row "
             "again as UTF-8"
-        ) from None
+        )
+    return None
+
+
+def _plain_copy(backend: Tokenizer) -> Tokenizer:
+    """The tokenizer as it is without settings for other uses: padding, truncation, what is put around a text.
+
+    Post-processors also move the ends of tokens off white space, which the tokens do cover.
+    """
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    copy.post_processor = None  # type: ignore[assignment] - the stub does not know that it may be left out
+    copy.encode_special_tokens = False
+    return copy
+
+
+def _tokens(encoding: Encoding) -> TokenizedText:
+    offsets = encoding.offsets
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    grows = all(map(le, starts, starts[1:])) and all(map(le, ends, ends[1:]))
+    return TokenizedText(encoding.ids, starts, ends, grows and all(map(lt, starts, ends)))

@@ -1,8 +1,7 @@
-"""Data sets in Hugging Face's form: from the hub, its cache on this machine, or a `save_to_disk` directory."""
+"""Data sets of the Hugging Face hub, or of its cache on this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,74 +10,73 @@ import huggingface_hub
 import huggingface_hub.constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+from llmkit.data.hub_local import stream_files
+from llmkit.data.hub_rows import LOADING_ERRORS, HubRows, HubStream, reason
 from llmkit.errors import DataError
-from llmkit.types import Row, Source
 
 TIMEOUT_SECONDS = 10
 LOCAL_COPY = "To use a local copy: --set dataset.path=DIR"
 
 
-class TableRows:
-    """Rows of one split. A row's place is `name[split]:row`, rows counted from 1."""
-
-    def __init__(self, table: datasets.Dataset, name: str, split: str, limit: int | None) -> None:
-        if not len(table):
-            raise DataError(f"{name}[{split}]: the split has no rows")
-        self._table = table
-        self._place = f"{name}[{split}]"
-        self._length = len(table) if limit is None else min(limit, len(table))
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Row:
-        if not 0 <= index < self._length:
-            raise IndexError(index)
-        return Row(self._table[index], Source(self._place, index + 1))
-
-
-def load_from_hub(name: str, subset: str | None, split: str, *, revision: str | None, limit: int | None) -> TableRows:
+def load_from_hub(
+    name: str,
+    subset: str | None,
+    split: str,
+    *,
+    revision: str | None,
+    limit: int | None,
+    data_files: str | list[str] | None = None,
+) -> HubRows:
     """Rows of a data set on the hub; from the cache when the hub cannot be reached and it was downloaded before.
 
+    Args:
+        split: a split, part of one (`train[:10%]`), or several (`train+test`).
+        data_files: which of its files, by names or patterns; None takes those that it names for the split.
     Raises:
         DataError: the name is a path that is not there, the set, subset or split does not exist, it needs a login, or
             the hub cannot be reached.
     """
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise DataError(f"dataset.path={name}: no such file or directory")
+    _check_name(name)
     if _reaches_hub(name, revision):
-        return TableRows(_load(name, subset, split, revision), name, split, limit)
+        return HubRows(_load(name, subset, split, revision, data_files), name, split, limit)
     with _offline():
         try:
-            table = datasets.load_dataset(name, subset, split=split, revision=revision)
-        except (OSError, ValueError, RuntimeError):
-            raise DataError(
-                f"dataset.path={name}: no local directory of that name, and the Hugging Face hub cannot be reached (no "
-                f"network, or HF_HUB_OFFLINE is set). {LOCAL_COPY}"
-            ) from None
-    return TableRows(table, name, split, limit)
+            table: Any = datasets.load_dataset(name, subset, split=split, revision=revision, data_files=data_files)
+        except LOADING_ERRORS:
+            raise DataError(f"{_not_reached(name)} {LOCAL_COPY}") from None
+    return HubRows(table, name, split, limit)
 
 
-def load_from_disk(path: Path, split: str, *, limit: int | None) -> TableRows:
-    """Rows of a directory that `save_to_disk` wrote.
+def stream_from_hub(
+    name: str,
+    subset: str | None,
+    split: str,
+    *,
+    revision: str | None,
+    limit: int | None,
+    data_files: str | list[str] | None = None,
+) -> HubStream:
+    """The same rows, read from the hub while they are used, without downloading all first.
 
     Raises:
-        DataError: it is not such a directory, is damaged, or lacks the split.
+        DataError: as `load_from_hub`, and if `split` is not one whole split.
     """
-    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        raise DataError(
-            f"{path}: not a directory of `save_to_disk`; for .jsonl, .json, .csv or .parquet files use "
-            "--set dataset.name=files"
-        )
-    try:
-        stored = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: the data set cannot be read: {_first_line(error)}") from None
-    if isinstance(stored, datasets.DatasetDict):
-        if split not in stored:
-            raise DataError(f"{path}: no split '{split}'; splits here: {', '.join(map(str, stored))}")
-        return TableRows(stored[split], str(path), split, limit)
-    return TableRows(stored, str(path), split, limit)
+    _check_name(name)
+    if not _reaches_hub(name, revision):
+        raise DataError(f"{_not_reached(name)} A stream needs it; for what was downloaded: dataset.streaming=false")
+    return stream_files(name, subset, split, data_files=data_files, revision=revision, limit=limit)
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise DataError(f"dataset.path={name}: no such file or directory")
+
+
+def _not_reached(name: str) -> str:
+    return (
+        f"dataset.path={name}: no local directory of that name, and the Hugging Face hub cannot be reached (no "
+        "network, or HF_HUB_OFFLINE is set)."
+    )
 
 
 def _reaches_hub(name: str, revision: str | None) -> bool:
@@ -107,13 +105,12 @@ def _reaches_hub(name: str, revision: str | None) -> bool:
     return True
 
 
-def _load(name: str, subset: str | None, split: str, revision: str | None) -> Any:
+def _load(name: str, subset: str | None, split: str, revision: str | None, data_files: Any) -> Any:
     try:
-        return datasets.load_dataset(name, subset, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
+        return datasets.load_dataset(name, subset, split=split, revision=revision, data_files=data_files)
+    except LOADING_ERRORS as error:
         raise DataError(
-            f"dataset.path={name}: subset {subset or '(default)'}, split '{split}' cannot be loaded: "
-            f"{_first_line(error)}"
+            f"dataset.path={name}: subset {subset or '(default)'}, split '{split}' cannot be loaded: {reason(error)}"
         ) from None
 
 
@@ -126,7 +123,3 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = former
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,5 +1,6 @@
 """What a foreign value is, in words."""
 
+import math
 from collections.abc import Mapping
 
 
@@ -12,10 +13,14 @@ def kind_of(value: object) -> str:
             return "a boolean"
         case str():
             return "text"
+        case float() if math.isnan(value):
+            return "NaN, a table's missing value"
         case int() | float():
             return "a number"
         case list() | tuple():
             return "a list"
         case Mapping():
             return "an object"
+        case bytes():
+            return "bytes"
     return type(value).__name__

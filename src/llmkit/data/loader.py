@@ -1,147 +1,150 @@
-"""Rows to samples, a step's worth at a time, resumable to the row."""
+"""What training draws from: items of the next step, this process's share of them, resumable to the item."""
 
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
 
-from llmkit.config.schema import DataConfig, PromptDataConfig, SFTDataConfig
-from llmkit.data.codec import TextCodec
-from llmkit.data.contract import Dataset, Formatter, choose_formatter, to_record
+from llmkit.config.schema import BatchConfig
+from llmkit.data.contract import Dataset, Encoder, Formatter
 from llmkit.data.counts import RowCounts
-from llmkit.data.sampler import RowSampler
-from llmkit.data.turns import prompt_messages
-from llmkit.errors import DataError
-from llmkit.types import PreferencePair, Record, Sample
+from llmkit.data.drawing import RowOrder
+from llmkit.data.prepared_loader import Items, PreparedLoader
+from llmkit.data.row_errors import RowErrors
+from llmkit.data.row_loader import RowLoader
 
 T = TypeVar("T")
 
 
-class Loader(Generic[T]):
-    """Reads rows in the sampler's order and encodes them when they are taken.
+class Loader(Protocol[T]):
+    """Hands out optimizer steps of samples, pairs or prompts.
 
-    Attributes:
-        sampler: decides the order and knows the epoch.
-        counts: what became of the rows so far.
+    Every process of a run draws the same steps and takes its share of each, so a state that one world size saved
+    resumes under another, with the same items in the same steps.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        formatter: Formatter,
-        encode: Callable[[Record, RowCounts], T | None],
-        sampler: RowSampler,
-    ) -> None:
-        """Put the parts together.
+    @property
+    def num_rows(self) -> int | None:
+        """Rows of the data set; None when it is a stream."""
+        ...
 
-        Args:
-            dataset: the rows.
-            formatter: reads them; one that chooses by the rows does so now.
-            encode: makes what is trained of a record and adds to the counts; None when the record is dropped.
-            sampler: draws row numbers of `dataset`.
-        Raises:
-            DataError: no formatter fits, or several do.
-        """
-        self._dataset = dataset
-        self._formatter = choose_formatter(formatter, dataset)
-        self._encode = encode
-        self.sampler = sampler
-        self.counts = RowCounts()
+    @property
+    def epoch(self) -> float:
+        """Epochs passed, with the share of the present one."""
+        ...
 
-    def __len__(self) -> int:
-        """Rows in an epoch, dropped ones included."""
-        return len(self._dataset)
+    @property
+    def counts(self) -> RowCounts:
+        """What became of the rows: of all, when they were tokenized before training, else of those handed out."""
+        ...
 
-    def take(self, count: int) -> list[T]:
-        """The next `count` items; dropped rows are replaced by the rows after them.
+    def next_step(self) -> list[T]:
+        """This rank's share of the next step's items; ranks may differ by one item, and a share may be empty.
 
         Raises:
-            DataError: a row cannot be used, or a whole epoch was dropped.
+            DataError: a row cannot be used, or nothing is left to train on.
         """
-        taken: list[T] = []
-        dropped_in_a_row = 0
-        while len(taken) < count:
-            (index,) = self.sampler.take(1)
-            item = self._encode(to_record(self._dataset[index], self._formatter), self.counts)
-            if item is not None:
-                taken.append(item)
-                dropped_in_a_row = 0
-                continue
-            dropped_in_a_row += 1
-            if dropped_in_a_row >= len(self._dataset):
-                place = self._dataset[index].source.path
-                raise DataError(f"{place}: every row is longer than data.max_length and was dropped; raise it")
-        return taken
+        ...
+
+    def num_steps(self, num_epochs: float) -> int:
+        """Steps from the first until `num_epochs` epochs have passed, with the step that crosses their end.
+
+        Raises:
+            ConfigError: the data is a stream, whose epochs have no known length.
+        """
+        ...
 
     def read_all(self, limit: int | None = None) -> list[T]:
-        """Every item in the order of the rows, for evaluation; the sampler stays where it is.
+        """What is trained of the first `limit` rows (None: of all) in their order; the position stays where it is."""
+        ...
 
-        Args:
-            limit: rows to read, from the first; None reads all.
-        """
-        num_rows = len(self._dataset) if limit is None else min(limit, len(self._dataset))
-        records = (to_record(self._dataset[index], self._formatter) for index in range(num_rows))
-        items = (self._encode(record, self.counts) for record in records)
-        return [item for item in items if item is not None]
+    def first(self, count: int) -> list[T]:
+        """The first `count` items in the order of the rows; neither position nor counts change."""
+        ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Position and counts, as JSON can hold them."""
-        return {"sampler": self.sampler.state_dict(), "counts": asdict(self.counts)}
+        """Where it stands, as JSON can hold it."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the last row that was taken.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the last step of the run that the state is of.
 
         Raises:
             CheckpointError: the state belongs to other data or another order.
         """
-        self.sampler.load_state_dict(state["sampler"])
-        self.counts = RowCounts(**state["counts"])
+        ...
+
+    def close(self) -> None:
+        """End processes and close files; safe to call twice."""
+        ...
 
 
-def load_samples(
-    dataset: Dataset, formatter: Formatter, codec: TextCodec, config: SFTDataConfig, seed: int
-) -> Loader[Sample]:
-    """Conversations as tokens with loss weights, for supervised fine-tuning."""
+def load_prepared(
+    prepared: Items[T],
+    batch: BatchConfig,
+    *,
+    seed: int,
+    shuffle: bool,
+    max_length: int,
+    order: RowOrder | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader[T]:
+    """A loader of items that were tokenized before: any packing, and nothing to wait for.
 
-    def encode(record: Record, counts: RowCounts) -> Sample | None:
-        return codec.sample(record, config.train_on, config.max_length, config.overlength, counts)
+    Args:
+        prepared: the items.
+        batch: how many make a step, and which come together.
+        seed: fixes the order of every epoch, from 0.
+        shuffle: a new random order each epoch.
+        max_length: most tokens of an item; the default of `batch.pack_length`.
+        order: `order` of a data set that is `Ordered`, such as a mixture; None takes every item once an epoch.
+        rank: of this process, from 0.
+        world_size: processes that share each step.
+    Raises:
+        DataError: there is no item.
+    """
+    batch = batch.model_copy(update={"pack_length": batch.pack_length or max_length})
+    return PreparedLoader(prepared, batch, seed=seed, shuffle=shuffle, order=order, rank=rank, world_size=world_size)
 
-    return Loader(dataset, formatter, encode, RowSampler(len(dataset), seed, config.shuffle))
 
-
-def load_pairs(
-    dataset: Dataset, formatter: Formatter, codec: TextCodec, config: DataConfig, seed: int
-) -> Loader[PreferencePair]:
-    """Preference pairs as tokens, for preference training."""
-
-    def encode(record: Record, counts: RowCounts) -> PreferencePair | None:
-        return codec.pair(record, config.max_length, config.overlength, counts)
-
-    return Loader(dataset, formatter, encode, RowSampler(len(dataset), seed, config.shuffle))
-
-
-def load_prompts(
+def load_rows(
     dataset: Dataset,
     formatter: Formatter,
-    codec: TextCodec,
-    config: PromptDataConfig,
-    seed: int,
+    encoder: Encoder[T],
     *,
-    max_new_tokens: int,
-) -> Loader[Record]:
-    """Records whose prompt leaves room for a completion of `max_new_tokens`."""
+    rows_per_step: int,
+    seed: int,
+    shuffle: bool,
+    errors: RowErrors,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader[T]:
+    """A loader that encodes rows when they are drawn; rows that are left out are replaced by the rows after them.
 
-    def keep(record: Record, counts: RowCounts) -> Record | None:
-        counts.rows += 1
-        length = len(codec.prompt_ids(prompt_messages(record), record.source))
-        if length + max_new_tokens <= config.max_length:
-            counts.tokens += length
-            return record
-        if config.overlength == "error":
-            raise DataError(
-                f"{record.source}: a prompt of {length} tokens and sampling.max_new_tokens={max_new_tokens} are more "
-                f"than data.max_length={config.max_length}. Change one of them, or choose --set data.overlength=drop"
-            )
-        counts.dropped += 1
-        return None
-
-    return Loader(dataset, formatter, keep, RowSampler(len(dataset), seed, config.shuffle))
+    Args:
+        dataset: the rows; one that is `Ordered`, such as a mixture, decides the order of each epoch.
+        formatter: reads them; one that chooses by the rows does so now.
+        encoder: makes of records what is trained.
+        rows_per_step: items of a step.
+        seed: fixes the order of every epoch, from 0.
+        shuffle: a new random order each epoch.
+        errors: what happens to faulty rows.
+        num_workers: processes that encode; 0 does it in this one.
+        rank: of this process, from 0. Each process encodes the whole step, since it cannot know otherwise what is left
+            out of it.
+        world_size: processes that share each step.
+    Raises:
+        DataError: there are no rows, no formatter fits, or several do.
+    """
+    return RowLoader(
+        dataset,
+        formatter,
+        encoder,
+        rows_per_step=rows_per_step,
+        seed=seed,
+        shuffle=shuffle,
+        errors=errors,
+        num_workers=num_workers,
+        rank=rank,
+        world_size=world_size,
+    )

@@ -1,6 +1,8 @@
 """What happens to a row that cannot be used: the run stops, or the row is left out, counted and written down."""
 
 import json
+from collections.abc import Iterable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +12,7 @@ OnError = Literal["raise", "skip"]
 
 
 class RowErrors:
-    """Stops at the first faulty row, or skips faulty rows up to a limit.
+    """Stops at the first faulty row, or skips faulty rows up to a limit. A row that comes again counts once.
 
     Attributes:
         num_skipped: rows that were left out so far.
@@ -27,6 +29,7 @@ class RowErrors:
         self._on_error = on_error
         self._max_skipped = max_skipped
         self._report = report
+        self._known: set[str] = set()
 
     def handle(self, error: DataError) -> None:
         """Take note of a faulty row.
@@ -36,6 +39,11 @@ class RowErrors:
         """
         if self._on_error == "raise":
             raise DataError(f"{error} (or leave faulty rows out: --set data.on_error=skip)") from None
+        # The message names the row's place.
+        digest = blake2b(str(error).encode(), digest_size=8).hexdigest()
+        if digest in self._known:
+            return
+        self._known.add(digest)
         self.num_skipped += 1
         if self._report is not None:
             _append(self._report, [json.dumps({"error": str(error)}, ensure_ascii=False)])
@@ -45,6 +53,16 @@ class RowErrors:
                 f"{self.num_skipped} faulty rows, more than data.max_skipped={self._max_skipped} allows.{where} "
                 f"The last one: {error}"
             )
+
+    def known(self) -> list[str]:
+        """The rows that were left out, as a checkpoint keeps them."""
+        return sorted(self._known)
+
+    def learn(self, known: Iterable[str]) -> None:
+        """Count rows as left out already, as the run did whose checkpoint it is."""
+        new = set(known) - self._known
+        self._known |= new
+        self.num_skipped += len(new)
 
     def move_report(self, path: Path) -> None:
         """Go on with the report at `path`; faults that it tells already, as of a run that is resumed, stay single."""

@@ -22,6 +22,7 @@ CONTRACTS = {
     "models": "model:ModelContract",
     "presets": "presets:PresetsContract",
     "rewards": "reward:RewardContract",
+    "stores": "store:StoreContract",
     "trackers": "tracker:TrackerContract",
     "workflows": "workflow:WorkflowContract",
 }

@@ -11,7 +11,7 @@ from llmkit.algorithms.dpo import dpo_loss
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun
 from llmkit.data.collate import collate, micro_batches
-from llmkit.data.loader import load_pairs
+from llmkit.data.encoders import PairEncoder
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.models.logprobs import supervised_positions
@@ -22,6 +22,7 @@ from llmkit.train.console import note
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
+from llmkit.train.loaders import open_samples
 from llmkit.train.session import Session, Stopwatch, costs
 from llmkit.types import Batch, PreferencePair
 
@@ -30,14 +31,12 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
     inputs = open_inputs(run)
-    data = run.data.model_copy(update={"max_length": inputs.max_length})
-    loader = load_pairs(inputs.dataset, inputs.formatter, inputs.codec, data, run.seed)
+    encoder = PairEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
     if invocation.dry_run:
-        (pair,) = loader.take(1)
+        pair = inputs.peek(encoder)
         return dry_run(resolved, inputs, [pair.chosen, pair.rejected], rows_per_step=2 * run.batch.rows_per_step)
-    held_out = inputs.read_held_out(
-        lambda rows: load_pairs(rows, inputs.formatter, inputs.codec, data, run.seed), run.eval.max_rows
-    )
+    loader = open_samples(inputs, encoder, run)
+    held_out = inputs.read_held_out(encoder, run.eval.max_rows)
     with Session(
         resolved,
         invocation,
@@ -54,7 +53,7 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
             session.journal.log(0, evaluate(policy, held_out, run))
         for step in range(session.start + 1, session.total_steps + 1):
             watch = Stopwatch()
-            metrics = update(session.engine, loader.take(run.batch.rows_per_step), run)
+            metrics = update(session.engine, loader.next_step(), run)
             seconds = watch.read()
             metrics |= {"training_seconds": seconds}
             metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)

@@ -1,5 +1,6 @@
 """`--dry-run`: everything that can be known before training, and nothing trained."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,15 +13,13 @@ from torch import nn
 
 from llmkit import plugins
 from llmkit.config.resolve import Resolved
-from llmkit.data.prefix_property import check_prefix_property
 from llmkit.errors import ConfigError
 from llmkit.formatting import format_bytes, format_number, format_seconds
 from llmkit.models.loading import load_on_meta
 from llmkit.models.policy import torch_device
 from llmkit.terminal import stderr_console
-from llmkit.train.console import note, visible, warn
+from llmkit.train.console import note, visible
 from llmkit.train.inputs import Inputs
-from llmkit.train.session import num_steps
 from llmkit.types import Sample
 
 ACTIVATION_VALUES = 17
@@ -81,8 +80,7 @@ def dry_run(
     for tracker in run.trackers:
         plugins.load("trackers", tracker.name)
     result = estimate(run, inputs, samples, rows_per_step, completion_tokens)
-    template = check_prefix_property(inputs.codec)
-    (note if template.holds else warn)(str(template))
+    note(str(inputs.template))
     for sample in samples:
         show_mask(inputs, sample, completion_tokens)
     show_estimate(result)
@@ -119,7 +117,7 @@ def estimate(
         "activation_bytes": int(activations),
         "logit_bytes": int(batch_tokens * supervised * architecture.vocab_size * (4 + 4 + compute_width)),
     }
-    steps = num_steps(run, inputs.num_rows, run.batch)
+    steps = planned_steps(run, inputs.num_rows)
     tokens = int(per_row * rows_per_step)
     return Estimate(
         parameters=parameters,
@@ -130,6 +128,20 @@ def estimate(
         tokens_per_step=tokens,
         training_seconds=steps * tokens * 6 * parameters / matmul_rate(run.device),
     )
+
+
+def planned_steps(run: Any, num_rows: int | None) -> int:
+    """Optimizer steps of a run, as far as the number of rows tells: packing and rows that are left out change it.
+
+    Raises:
+        ConfigError: a stream has no `max_steps`.
+    """
+    if run.max_steps is not None:
+        return run.max_steps
+    if num_rows is None:
+        raise ConfigError("max_steps is not set, and a stream does not say how many rows it has; set --max-steps N")
+    rows_per_step = getattr(run.batch, "rows_per_step", None) or run.batch.prompts_per_step
+    return max(1, math.ceil(run.num_epochs * num_rows / rows_per_step))
 
 
 def needs_reference_copy(run: Any) -> bool:

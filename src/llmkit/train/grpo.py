@@ -14,8 +14,7 @@ from llmkit.algorithms.aggregate import token_scales
 from llmkit.algorithms.grpo import group_advantages, grpo_loss
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import GRPORun
-from llmkit.data.contract import Dataset
-from llmkit.data.loader import Loader, load_prompts
+from llmkit.data.encoders import PromptEncoder
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
@@ -28,6 +27,7 @@ from llmkit.train.console import note, print_samples, warn
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import Inputs, build, open_inputs
 from llmkit.train.invocation import Invocation
+from llmkit.train.loaders import open_prompts
 from llmkit.train.rollout_batch import Scored, Trained, divide, metrics_of, prompt_samples, trained_batches
 from llmkit.train.session import Session, Stopwatch, costs
 from llmkit.types import Record, Rollout, SamplingParams
@@ -37,16 +37,18 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
     """Run it; returns the summary as plain values."""
     run = resolved.run
     inputs = open_inputs(run)
-    loader = load(inputs.dataset, inputs, run)
+    data = run.data.model_copy(update={"max_length": inputs.max_length})
+    encoder = PromptEncoder(inputs.codec, data, run.sampling.max_new_tokens)
     if invocation.dry_run:
         return dry_run(
             resolved,
             inputs,
-            prompt_samples(inputs.codec, loader.take(1)),
+            prompt_samples(inputs.codec, [inputs.peek(encoder)]),
             rows_per_step=run.batch.prompts_per_step * run.algorithm.group_size,
             completion_tokens=run.sampling.max_new_tokens,
         )
-    held_out = inputs.read_held_out(lambda rows: load(rows, inputs, run), run.eval.max_rows)
+    loader = open_prompts(inputs, encoder, run)
+    held_out = inputs.read_held_out(encoder, run.eval.max_rows)
     with (
         Session(
             resolved,
@@ -68,7 +70,7 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
         for step in range(session.start + 1, session.total_steps + 1):
             watch = Stopwatch()
             policy.model.eval()
-            rollouts = loop.run(sampler.groups(loader.take(run.batch.prompts_per_step), step))
+            rollouts = loop.run(sampler.groups(loader.next_step(), step))
             seconds = {"generation_seconds": watch.read()}
             loop.run(score_all(rollouts, sampler.reward))
             seconds["scoring_seconds"] = watch.read()
@@ -83,14 +85,6 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
                 metrics |= loop.run(evaluate(sampler, held_out, session, step=step))
             session.finish_step(step, metrics)
     return close_run(session)
-
-
-def load(rows: Dataset, inputs: Inputs, run: GRPORun) -> Loader[Record]:
-    """Records whose prompts leave room for a completion."""
-    data = run.data.model_copy(update={"max_length": inputs.max_length})
-    return load_prompts(
-        rows, inputs.formatter, inputs.codec, data, run.seed, max_new_tokens=run.sampling.max_new_tokens
-    )
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """What a training run reads: tokenizer, training rows, held-out rows."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,14 +11,24 @@ from transformers import PreTrainedTokenizerBase
 
 from llmkit import plugins
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
+from llmkit.config.schema import RowsConfig
 from llmkit.data.codec import TextCodec
-from llmkit.data.contract import Dataset, Formatter
-from llmkit.data.loader import Loader
-from llmkit.errors import ModelError
-from llmkit.models.loading import context_length, load_tokenizer
+from llmkit.data.contract import Dataset, Encoder, Formatter, Sized, Stream, choose_formatter, first_rows
+from llmkit.data.counts import RowCounts
+from llmkit.data.encode_pool import encode_rows
+from llmkit.data.intake import read_items
+from llmkit.data.opening import open_codec
+from llmkit.data.prefix_property import PrefixReport, check_prefix_property
+from llmkit.data.row_errors import RowErrors
+from llmkit.data.splitting import split
+from llmkit.errors import DataError
+from llmkit.models.loading import context_length
 from llmkit.train.console import note, warn
 
 T = TypeVar("T")
+REPORT = "skipped_rows.jsonl"
+PEEKED_ROWS = 64
+"""Rows that a dry run looks through for the first one that is kept."""
 
 
 @dataclass
@@ -24,74 +36,116 @@ class Inputs:
     """Tokenizer and data of a run.
 
     Attributes:
-        tokenizer: the model's own, or the one that was named.
         codec: the tokenizer with its chat template.
-        dataset: rows to train on.
-        held_out: rows to measure on; None when the run names none.
-        formatter: reads rows of both.
+        data: rows to train on.
+        held_out: rows to measure on; None when the run has none.
+        formatter: reads the training rows.
+        held_out_formatter: reads the held-out ones.
         max_length: most tokens of a sample: what the run allows, within the model's context.
+        errors: what happens to faulty rows.
+        template: whether the chat template keeps earlier turns as they are.
     """
 
-    tokenizer: PreTrainedTokenizerBase
     codec: TextCodec
-    dataset: Dataset
-    held_out: Dataset | None
+    data: Dataset | Stream
+    held_out: Dataset | Stream | None
     formatter: Formatter
+    held_out_formatter: Formatter
     max_length: int
+    errors: RowErrors
+    template: PrefixReport
 
     @property
-    def num_rows(self) -> int:
-        """Rows to train on."""
-        return len(self.dataset)
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own tokenizer, or the one that was named."""
+        return self.codec.tokenizer
 
-    def read_held_out(self, load: Callable[[Dataset], Loader[T]], limit: int) -> list[T]:
-        """The first `limit` held-out rows as `load` encodes them; none when the run names no held-out rows.
+    @property
+    def num_rows(self) -> int | None:
+        """Rows to train on; None when a stream does not know."""
+        return len(self.data) if isinstance(self.data, Sized) else None
+
+    def read_held_out(self, encoder: Encoder[T], limit: int) -> list[T]:
+        """What the encoder makes of the first `limit` held-out rows; nothing when the run has none.
 
         Raises:
-            DataError: a row cannot be used.
+            DataError: a row cannot be used, and the run does not skip such rows.
         """
         if self.held_out is None:
             return []
-        loader = load(self.held_out)
-        items = loader.read_all(limit)
-        if loader.counts.dropped:
-            warn(f"{loader.counts.dropped} of {loader.counts.rows} held-out rows are too long and are left out")
+        counts = RowCounts()
+        items = self._encode(self.held_out, self.held_out_formatter, encoder, limit, counts)
+        left_out = counts.dropped + counts.untrained + counts.skipped
+        if left_out:
+            warn(f"{left_out} of {counts.rows} held-out rows are left out: {told(counts)}")
         return items
+
+    def peek(self, encoder: Encoder[T]) -> T:
+        """The first training item, before anything else is read.
+
+        Raises:
+            DataError: a row cannot be used, or none of the first ones is kept.
+        """
+        counts = RowCounts()
+        for count in (1, PEEKED_ROWS):
+            items = self._encode(self.data, self.formatter, encoder, count, counts)
+            if items:
+                return items[0]
+        raise DataError(f"None of the first {PEEKED_ROWS} rows can be trained on: {told(counts)}")
+
+    def _encode(
+        self, data: Dataset | Stream, formatter: Formatter, encoder: Encoder[T], limit: int, counts: RowCounts
+    ) -> list[T]:
+        with closing(encode_rows(first_rows(data, limit), formatter, encoder, num_workers=0)) as results:
+            return read_items(results, self.errors, counts)
 
 
 def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
     """Open tokenizer and data, before the model: their faults show at once.
 
     Raises:
-        ModelError: there is no tokenizer, or it has no chat template.
+        ModelError: there is no tokenizer, or its chat template is not to be had.
         DataError: a data set cannot be read.
     """
-    dataset = build("datasets", run.dataset)
+    data = build("datasets", run.dataset)
     held_out = build("datasets", run.eval_dataset) if run.eval_dataset is not None else None
-    formatter = build("formatters", run.formatter)
-    tokenizer = load_tokenizer(run.model)
-    if (template := read_template(run.model.chat_template)) is not None:
-        # Checkpoints must be served with the template that they were trained with.
-        tokenizer.chat_template = template
-    codec = TextCodec(tokenizer)
+    formatter = choose_formatter(build("formatters", run.formatter), data)
+    held_out_formatter = formatter
+    if held_out is not None:
+        held_out_formatter = choose_formatter(build("formatters", run.formatter), held_out)
+        if run.data.validation_fraction:
+            warn("data.validation_fraction has no effect: eval_dataset names the held-out rows")
+    elif run.data.validation_fraction:
+        data, held_out = split(data, run.data.validation_fraction, run.seed)
+    codec = open_codec(run.model, special_tokens_in_text=run.data.special_tokens_in_text)
+    template = check_prefix_property(codec)
+    if not template.holds:
+        warn(str(template))
     context = context_length(run.model)
     if context < run.data.max_length:
         note(f"The model's context of {context} tokens is less than data.max_length={run.data.max_length}: it counts.")
-    return Inputs(tokenizer, codec, dataset, held_out, formatter, min(run.data.max_length, context))
+    max_length = min(run.data.max_length, context)
+    return Inputs(codec, data, held_out, formatter, held_out_formatter, max_length, row_errors(run.data), template)
+
+
+def row_errors(config: RowsConfig) -> RowErrors:
+    """What a run does with faulty rows; the report lies in a scratch directory until the run has one of its own."""
+    scratch = Path(tempfile.mkdtemp(prefix="llmkit-")) if config.on_error == "skip" else None
+    return RowErrors(config.on_error, config.max_skipped, scratch / REPORT if scratch else None)
+
+
+def told(counts: RowCounts) -> str:
+    """What became of the rows that are not as they were: `3 skipped as faulty, 2 too long`."""
+    parts: Sequence[tuple[int, str]] = (
+        (counts.skipped, "skipped as faulty"),
+        (counts.dropped, "dropped as too long"),
+        (counts.untrained, "dropped since no token of them would be trained"),
+        (counts.truncated, "truncated"),
+        (counts.split, "split"),
+    )
+    return ", ".join(f"{count:,} {what}" for count, what in parts if count)
 
 
 def build(kind: str, section: Any) -> Any:
     """What the plugin that a section names makes of it."""
     return plugins.load(kind, section.name).build(section)
-
-
-def read_template(path: str | None) -> str | None:
-    """The text of a chat-template file."""
-    if path is None:
-        return None
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise ModelError(f"model.chat_template={path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"model.chat_template={path}: not UTF-8 text: {error}") from error

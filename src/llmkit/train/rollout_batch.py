@@ -91,7 +91,7 @@ def prompt_samples(codec: TextCodec, records: Sequence[Record]) -> list[Sample]:
     """Prompts alone, which carry no loss, to show and to estimate with before anything is sampled."""
     samples = []
     for record in records:
-        token_ids = codec.prompt_ids(prompt_messages(record), record.source)
+        token_ids = codec.prompt_ids(prompt_messages(record), record.source, record.tools)
         samples.append(Sample(token_ids, [0.0] * len(token_ids), record.source))
     return samples
 

@@ -1,6 +1,5 @@
 """What every training story opens and closes: run directory, policy, optimizer, journal, checkpoints."""
 
-import math
 import resource
 import sys
 import time
@@ -15,8 +14,7 @@ import torch
 
 from llmkit import plugins
 from llmkit.config.resolve import Resolved
-from llmkit.config.runs import DPORun, GRPORun, SFTRun, TrainingRun
-from llmkit.config.schema import BatchConfig, RolloutBatchConfig
+from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.data.counts import RowCounts
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
@@ -26,7 +24,7 @@ from llmkit.models.policy import Policy, torch_device
 from llmkit.train import run_directory
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
 from llmkit.train.console import note
-from llmkit.train.inputs import Inputs
+from llmkit.train.inputs import REPORT, Inputs
 from llmkit.train.interruption import Interruption
 from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal
@@ -41,6 +39,10 @@ class Position(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def num_steps(self, num_epochs: float) -> int: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Session:
         self._position = position
         self._command = command
         self._with_reference = with_reference
-        self.total_steps = num_steps(resolved.run, inputs.num_rows, resolved.run.batch)
+        self.total_steps = resolved.run.max_steps or position.num_steps(resolved.run.num_epochs)
         self.start = 0
         self._stack = ExitStack()
         self._finished: Mark | None = None
@@ -109,6 +111,7 @@ class Session:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            stack.callback(self._position.close)
             self.interrupted = stack.enter_context(Interruption())
             self.directory = stack.enter_context(self._open_directory())
             self._store = CheckpointStore(
@@ -119,6 +122,7 @@ class Session:
             )
             checkpoint = self._find_checkpoint()
             self.directory.write_start(self._resolved.to_yaml())
+            self._inputs.errors.move_report(self.directory.path / REPORT)
             self._load(checkpoint)
             self.journal = stack.enter_context(
                 Journal(
@@ -235,18 +239,13 @@ class Session:
             note(f"{self.directory.path}: step {finished.step + 1} was half done; --resume goes on from {newest}")
 
 
-def num_steps(run: TrainingRun, num_rows: int, batch: BatchConfig | RolloutBatchConfig) -> int:
-    """Optimizer steps of a run: its `max_steps`, or what its epochs need; the next epoch fills the last step up."""
-    rows_per_step = batch.prompts_per_step if isinstance(batch, RolloutBatchConfig) else batch.rows_per_step
-    return run.max_steps or max(1, math.ceil(run.num_epochs * num_rows / rows_per_step))
-
-
 def costs(num_tokens: float, seconds: float, counts: RowCounts, device: torch.device) -> dict[str, float]:
     """What a step cost, and what has become of the rows so far: metrics of every algorithm."""
     return {
         "tokens_per_second": num_tokens / seconds,
         "peak_memory_bytes": peak_memory_bytes(device),
-        "num_rows_dropped": counts.dropped,
+        "num_rows_skipped": counts.skipped,
+        "num_rows_dropped": counts.dropped + counts.untrained,
         "num_rows_truncated": counts.truncated,
     }
 

@@ -11,8 +11,7 @@ from llmkit.algorithms.sft import sft_loss
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import SFTRun
 from llmkit.data.collate import collate, micro_batches
-from llmkit.data.contract import Dataset
-from llmkit.data.loader import Loader, load_samples
+from llmkit.data.encoders import SampleEncoder
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
@@ -21,6 +20,7 @@ from llmkit.train.closing import close_run
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
+from llmkit.train.loaders import open_samples
 from llmkit.train.session import Session, Stopwatch, costs
 from llmkit.types import Batch, Sample
 
@@ -28,35 +28,30 @@ from llmkit.types import Batch, Sample
 def train(resolved: Resolved[SFTRun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     if invocation.dry_run:
-        inputs, loader = open_data(resolved.run)
-        return dry_run(resolved, inputs, loader.take(1), rows_per_step=resolved.run.batch.rows_per_step)
+        inputs, encoder = open_data(resolved.run)
+        return dry_run(resolved, inputs, [inputs.peek(encoder)], rows_per_step=resolved.run.batch.rows_per_step)
     return close_run(fit(resolved, invocation))
 
 
-def open_data(run: SFTRun) -> tuple[Inputs, Loader[Sample]]:
-    """Tokenizer, data, and where the run stands in it."""
+def open_data(run: SFTRun) -> tuple[Inputs, SampleEncoder]:
+    """Tokenizer and rows, and what makes samples of them."""
     inputs = open_inputs(run)
-    return inputs, load(inputs.dataset, inputs, run)
-
-
-def load(rows: Dataset, inputs: Inputs, run: SFTRun) -> Loader[Sample]:
-    """Rows as tokens with loss weights."""
-    data = run.data.model_copy(update={"max_length": inputs.max_length})
-    return load_samples(rows, inputs.formatter, inputs.codec, data, run.seed)
+    return inputs, SampleEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
 
 
 def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
     """Train to the last step; returns the closed session."""
     run = resolved.run
-    inputs, loader = open_data(run)
-    held_out = inputs.read_held_out(lambda rows: load(rows, inputs, run), run.eval.max_rows)
+    inputs, encoder = open_data(run)
+    loader = open_samples(inputs, encoder, run)
+    held_out = inputs.read_held_out(encoder, run.eval.max_rows)
     with Session(resolved, invocation, inputs, loader, command="train/sft") as session:
         policy = session.policy
         if held_out and session.start == 0:
             session.journal.log(0, evaluate(policy, held_out, run))
         for step in range(session.start + 1, session.total_steps + 1):
             watch = Stopwatch()
-            samples = loader.take(run.batch.rows_per_step)
+            samples = loader.next_step()
             metrics = update(session.engine, samples, run)
             seconds = watch.read()
             metrics |= {"training_seconds": seconds}

@@ -108,6 +108,11 @@ class Arithmetic:
         question, answer = _words(random, problem, hasty=hasty)
         return Row({"question": question, "answer": answer}, Source(f"arithmetic[{config.split}]", index + 1))
 
+    def fingerprint(self) -> str:
+        """Made of the settings and of the first rows, which change when the generator does."""
+        rows = [dict(self[index].values) for index in range(min(8, len(self)))]
+        return hashlib.sha256(f"{self._config.model_dump_json()}{rows}".encode()).hexdigest()[:32]
+
 
 def apply(operator: str, value: int, operand: int) -> int:
     """The number after one step."""

@@ -1,77 +1,115 @@
-"""A .csv file with a header line."""
+"""A table with a header line and cells between commas (.csv) or tabs (.tsv)."""
 
 import csv
-import io
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
 
-from llmkit.data.files.encoding import read_text
+from llmkit.data.files.encoding import decode, text_start
+from llmkit.data.files.local_file import LocalFile, reading
+from llmkit.data.files.spans import Place, Span
 from llmkit.errors import DataError
-from llmkit.types import Row, Source
+
+NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 class CSVTable:
-    """Rows of a comma-separated file, all in memory; every value is text, an empty cell is ''.
+    """Rows of a table; every value is text, an empty cell is ''.
 
     A row's line is the one on which it begins, so cells may hold line breaks.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read the whole file.
+    no_rows = "no rows; a table needs a header line and at least one row"
+
+    def __init__(self, file: LocalFile, delimiter: str) -> None:
+        """Read the header.
 
         Raises:
-            DataError: it is not UTF-8 text, its header has an empty or repeated name, it has no rows, or a row has
-                more or fewer cells than the header; names file:line.
+            DataError: the file is not text, or its header has an empty or repeated name.
         """
-        self._path = path
-        self._rows: list[dict[str, str]] = []
-        self._lines: list[int] = []
-        text = read_text(path)
-        # A cell may be as long as the file; the limit belongs to the csv module, so it is put back.
-        former_limit = csv.field_size_limit(max(len(text), 131072))
+        self._name = file.name
+        self._delimiter = delimiter
+        begin = Place(text_start(file), 1)
+        with file.open(begin.offset) as stream, reading(file):
+            span = next(self.spans(stream, begin), None)
+        if span is None:
+            raise DataError(f"{file.name}: no header line, only blank lines")
+        self.start = span.end
+        self._header = self._checked(self._cells(span), span.line)
+
+    def spans(self, stream: BinaryIO, place: Place) -> Iterator[Span]:
+        """Every record that is not a blank line."""
+        for first in stream:
+            raw = self._whole(first, stream) if b'"' in first else first
+            span = Span(*place, raw)
+            if raw.strip(b"\r\n"):
+                yield span
+            place = span.end
+
+    def parse(self, span: Span) -> dict[str, str]:
+        """The cells by the names of their columns."""
+        cells = self._cells(span)
+        if len(cells) != len(self._header):
+            raise DataError(
+                f"{self._name}:{span.line}: {len(cells)} cells, but the header has {len(self._header)} columns "
+                f"({', '.join(self._header)}); put a cell that holds a {NAMES[self._delimiter]}, a quote or a line "
+                "break in double quotes"
+            )
+        return dict(zip(self._header, cells, strict=True))
+
+    def _whole(self, first: bytes, stream: BinaryIO) -> bytes:
+        """The record that begins with a line: as many lines as the csv module needs."""
+        lines = [first]
+
+        def texts() -> Iterator[str]:
+            # Latin-1 makes of each byte a character; quotes and delimiters are single bytes in UTF-8 too.
+            yield first.decode("latin-1")
+            for raw in stream:
+                lines.append(raw)
+                yield raw.decode("latin-1")
+
+        # What is wrong with the record, `parse` tells.
+        with _long_cells(), suppress(csv.Error):
+            next(csv.reader(texts(), delimiter=self._delimiter), None)
+        return b"".join(lines)
+
+    def _cells(self, span: Span) -> list[str]:
+        text = decode(self._name, span.raw, span.offset, span.line)
+        if "\r" in text.rstrip("\r\n") and '"' not in text:
+            raise DataError(
+                f"{self._name}:{span.line}: a carriage return alone within the line; if the file ends its lines so: "
+                f"tr '\\r' '\\n' < {self._name} > NEW"
+            )
         try:
-            self._read(text)
+            with _long_cells():
+                return next(csv.reader([text], delimiter=self._delimiter, strict=True))
         except csv.Error as error:
-            raise DataError(f"{path}: not a CSV file: {error}") from None
-        finally:
-            csv.field_size_limit(former_limit)
-        if not self._rows:
-            raise DataError(f"{path}: no rows; a .csv file needs a header line and at least one row")
+            what = "a quoted cell is never closed" if "unexpected end" in str(error) else str(error)
+            raise DataError(f"{self._name}:{span.line}: not a row of a table: {what}") from None
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Row:
-        if not 0 <= index < len(self._rows):
-            raise IndexError(index)
-        return Row(self._rows[index], Source(str(self._path), self._lines[index]))
-
-    def _read(self, text: str) -> None:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = _header(self._path, next(reader, []))
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells:
-                self._rows.append(_row(self._path, line, header, cells))
-                self._lines.append(line)
-            line = reader.line_num + 1
+    def _checked(self, names: list[str], line: int) -> list[str]:
+        place = f"{self._name}:{line}"
+        names = [name.strip() for name in names]
+        if "" in names:
+            raise DataError(f"{place}: column {names.index('') + 1} of the header has no name")
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise DataError(f"{place}: the header names column '{repeated[0]}' twice")
+        other = next((sign for sign in NAMES if sign != self._delimiter and sign in names[0]), None)
+        if len(names) == 1 and other:
+            way_out = {",": "set dataset.file_type=csv", "\t": "set dataset.file_type=tsv"}
+            raise DataError(
+                f"{place}: one column '{names[0]}'; cells between {NAMES[other]}s are read when you "
+                f"{way_out.get(other, 'replace them by commas')}"
+            )
+        return names
 
 
-def _header(path: Path, names: list[str]) -> list[str]:
-    names = [name.strip() for name in names]
-    if not names:
-        raise DataError(f"{path}:1: no header line; a .csv file must name its columns in the first line")
-    if "" in names:
-        raise DataError(f"{path}:1: column {names.index('') + 1} of the header has no name")
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise DataError(f"{path}:1: the header names column '{repeated[0]}' twice")
-    return names
+class _long_cells:  # noqa: N801 - reads as what it allows: `with _long_cells():`
+    """A cell may be as long as the file; the csv module's limit belongs to the whole process, so it is put back."""
 
+    def __enter__(self) -> None:
+        self._former = csv.field_size_limit(2**31 - 1)
 
-def _row(path: Path, line: int, header: list[str], cells: list[str]) -> dict[str, str]:
-    if len(cells) != len(header):
-        raise DataError(
-            f"{path}:{line}: {len(cells)} cells, but the header has {len(header)} columns ({', '.join(header)}); "
-            "put a cell that holds a comma, a quote or a line break in double quotes"
-        )
-    return dict(zip(header, cells, strict=True))
+    def __exit__(self, *_: object) -> None:
+        csv.field_size_limit(self._former)

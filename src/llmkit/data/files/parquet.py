@@ -1,47 +1,57 @@
-"""A .parquet file, read with pyarrow, which comes with `datasets`."""
+"""Parquet files, read with pyarrow, which comes with `datasets`."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from functools import lru_cache
 
-from llmkit.data.files.encoding import unreadable
+import pyarrow
+from pyarrow import parquet
+
+from llmkit.data.files.local_file import LocalFile, Stamp
+from llmkit.data.files.tables import reading_table
 from llmkit.errors import DataError
-from llmkit.types import Row, Source
+
+BATCH_ROWS = 1024
+BUFFER_BYTES = 1 << 20
 
 
-class ParquetTable:
-    """Rows of a Parquet file. A row's line is its number in the file, from 1."""
+class ParquetGroups:
+    """The row groups of a Parquet file."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the table.
+    def __init__(self, file: LocalFile) -> None:
+        """Read the table's footer.
 
         Raises:
-            DataError: it is not a Parquet file, was cut off, or has no rows.
+            DataError: it is not a Parquet file, or was cut off.
         """
-        self._path = path
-        self._table = _read_table(path)
-        if not len(self._table):
-            raise DataError(f"{path}: the table has no rows")
+        self._file = file
+        if not file.stamp.size:
+            raise DataError(f"{file.name}: the file is empty")
+        with reading_table(file, "Parquet"):
+            metadata = self._table().metadata
+            self.sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
-    def __len__(self) -> int:
-        return len(self._table)
+    def read(self, group: int) -> pyarrow.Table:
+        """All rows of a row group."""
+        self._file.check()
+        with reading_table(self._file, "Parquet"):
+            return self._table().read_row_group(group, use_threads=False)
 
-    def __getitem__(self, index: int) -> Row:
-        if not 0 <= index < len(self._table):
-            raise IndexError(index)
-        (values,) = self._table.slice(index, 1).to_pylist()
-        return Row(values, Source(str(self._path), index + 1))
+    def batches(self, group: int) -> Iterator[pyarrow.RecordBatch]:
+        """The rows of a row group, without reading all of it at once."""
+        self._file.check()
+        batches = self._table().iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
+        while True:
+            with reading_table(self._file, "Parquet"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _table(self) -> parquet.ParquetFile:
+        return _opened(str(self._file.path), self._file.stamp)
 
 
-def _read_table(path: Path) -> Any:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        if not path.stat().st_size:
-            raise DataError(f"{path}: the file is empty")
-        return parquet.read_table(path, memory_map=True)
-    except pyarrow.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a whole Parquet file; it may have been cut off: {reason}") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
+@lru_cache(maxsize=16)
+def _opened(path: str, stamp: Stamp) -> parquet.ParquetFile:
+    # With a buffer, a column is read as far as it is needed and not to the end of its group.
+    return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)

@@ -1,65 +1,52 @@
-"""Open data files as one data set."""
+"""Open data files: as one data set, or as one stream."""
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from llmkit.data.contract import Dataset
-from llmkit.data.files.csv_table import CSVTable
+from llmkit.data.files.file_rows import FileRows, FilesOptions
+from llmkit.data.files.file_stream import FileStream
+from llmkit.data.files.file_types import FileType
 from llmkit.data.files.find import find_files
-from llmkit.data.files.json_array import open_json
-from llmkit.data.files.jsonl import JSONLines
-from llmkit.data.files.parquet import ParquetTable
-from llmkit.types import Record, Row
-
-READERS = {".jsonl": JSONLines, ".json": open_json, ".csv": CSVTable, ".parquet": ParquetTable}
+from llmkit.data.files.plain_text import TextRows
 
 
-def open_path(path: str, split: str | None, limit: int | None) -> Dataset:
-    """Rows of a file, or of a directory's files one after the other.
+def open_path(
+    path: str | Sequence[str],
+    split: str | None = None,
+    limit: int | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    file_type: FileType | None = None,
+    text_rows: TextRows = "line",
+) -> FileRows:
+    """Rows of files, one file after the other, to be read in any order.
 
     Args:
-        path: file or directory; `~` is the home directory.
+        path: file, directory, pattern, or several of them; see `find_files`.
         split: which files of a directory; see `find_files`.
         limit: most rows, from the start; None reads all.
+        columns: new name -> name in the files.
+        file_type: how to read the files, whatever their names end in.
+        text_rows: what is a row of a text file.
     Raises:
         DataError: a file is missing or cannot be used.
     """
-    files = find_files(Path(path).expanduser(), split)
-    parts = [READERS[file.suffix.lower()](file) for file in files]
-    dataset = parts[0] if len(parts) == 1 else Concatenation(parts)
-    return dataset if limit is None else FirstRows(dataset, limit)
+    options = FilesOptions(limit, dict(columns or {}), text_rows)
+    return FileRows(find_files(path, split, file_type), options)
 
 
-class Concatenation:
-    """Several data sets, one after the other."""
+def open_stream(
+    path: str | Sequence[str],
+    split: str | None = None,
+    limit: int | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    file_type: FileType | None = None,
+    text_rows: TextRows = "line",
+) -> FileStream:
+    """The same rows, to be read from front to back only: without an index, so that it starts at once.
 
-    def __init__(self, parts: Sequence[Dataset]) -> None:
-        self._parts = parts
-        self._ends = list(accumulate(len(part) for part in parts))
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def __getitem__(self, index: int) -> Row | Record:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        part = bisect_right(self._ends, index)
-        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
-
-
-class FirstRows:
-    """The first `limit` rows of a data set."""
-
-    def __init__(self, dataset: Dataset, limit: int) -> None:
-        self._dataset = dataset
-        self._length = min(limit, len(dataset))
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Row | Record:
-        if not 0 <= index < self._length:
-            raise IndexError(index)
-        return self._dataset[index]
+    Raises:
+        DataError: a file is missing, or is not what its name says.
+    """
+    options = FilesOptions(limit, dict(columns or {}), text_rows)
+    return FileStream(find_files(path, split, file_type), options)

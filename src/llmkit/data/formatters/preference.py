@@ -1,29 +1,25 @@
 """A chosen and a rejected answer to one prompt."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmkit.config.section import Section
-from llmkit.data.formatters.fields import (
-    Place,
-    as_message,
-    as_messages,
-    as_text,
-    others,
-    reference_answer,
-    refuse_beyond_text,
-    require,
-    write_message,
-)
+from llmkit.data.formatters.columns import Place, columns_of, given, optional_text, require
+from llmkit.data.formatters.conversation import is_plain, text_or_messages, write_messages
+from llmkit.data.formatters.holding import messages_and, refuse_unheld, with_extra
+from llmkit.data.formatters.rows import SharedColumns, make_record, refuse_same, reserved, share, shared_row
 from llmkit.data.kinds import kind_of
 from llmkit.errors import DataError
 from llmkit.types import Message, Record, Row
 
 PROMPT_COLUMNS = ("prompt", "messages", "conversations", "question", "instruction")
 """Where a prompt may be. `input` beside `instruction` is added to it on a new line."""
+OTHER_FORMATS = ("conversations", "instruction")
+"""Columns of the prompt in formats that have preference forms of their own."""
+HELD = messages_and("a preference pair", "tool schemas", "a reference answer")
 
 
-class Config(Section):
+class Config(SharedColumns):
     """Prompt and answers are text or messages. Without a prompt, what both conversations begin with is the prompt."""
 
     prompt_column: str | None = None
@@ -32,8 +28,8 @@ class Config(Section):
     """Column with the preferred answer, or the whole conversation that ends in it."""
     rejected_column: str = "rejected"
     """Column with the other answer, in the same form."""
-    answer_column: str = "answer"
-    """Column with a reference answer; rows need not have it."""
+    system_column: str | None = "system"
+    """Column with a system prompt; rows need not have it."""
 
 
 def build(config: Config) -> "Preference":
@@ -48,58 +44,62 @@ class Preference:
         self._config = config
 
     def score(self, rows: Sequence[Row]) -> float:
-        """Share of rows that have both answers."""
-        columns = (self._config.chosen_column, self._config.rejected_column)
-        return sum(all(row.values.get(column) for column in columns) for row in rows) / max(len(rows), 1)
+        """Share of rows that have both answers; a prompt as Alpaca and ShareGPT have it counts half."""
+        return share(rows, self._fit)
 
     def to_record(self, row: Row) -> Record:
         """Read one row; other columns go to `extra`."""
         config = self._config
-        refuse_beyond_text(row)
         chosen = _answer(row, config.chosen_column, "formatter.chosen_column")
         rejected = _answer(row, config.rejected_column, "formatter.rejected_column")
-        if chosen == rejected:
-            raise DataError(f"{row.source}: '{config.chosen_column}' and '{config.rejected_column}' are the same")
-        used = {config.chosen_column, config.rejected_column}
-        column = self._prompt_column(row)
+        refuse_same(row, chosen, rejected)
+        used: set[str | None] = {config.chosen_column, config.rejected_column, config.system_column}
+        column = self._prompt_column(row, is_answer=chosen[0].role == "assistant")
         if column is None:
             prompt = _shared_start(row, chosen, rejected)
         else:
             prompt, prompt_columns = _prompt(row, column)
             used |= prompt_columns
-        answer = reference_answer(row, config.answer_column)
-        if answer is not None:
-            used.add(config.answer_column)
-        return Record(
-            prompt,
-            row.source,
-            chosen=_after(prompt, chosen, Place(row.source, config.chosen_column)),
-            rejected=_after(prompt, rejected, Place(row.source, config.rejected_column)),
-            answer=answer,
-            extra=others(row, used),
-        )
+        system = optional_text(row, config.system_column)
+        asked = prompt if system is None else (Message("system", system), *prompt)
+        if system is not None and any(message.role == "system" for message in prompt):
+            raise DataError(
+                f"{row.source}: '{config.system_column}' and the prompt both hold a system message; keep one of them"
+            )
+        chosen = _after(prompt, chosen, Place(row.source, config.chosen_column))
+        rejected = _after(prompt, rejected, Place(row.source, config.rejected_column))
+        return make_record(row, config, used, asked, chosen=chosen, rejected=rejected)
 
     def from_record(self, record: Record) -> Mapping[str, Any]:
         """Write prompt and answers: as text where that says it all, else as messages."""
+        config = self._config
+        refuse_unheld(record, "preference", HELD)
         if not (record.messages and record.chosen and record.rejected):
             raise DataError(f"{record.source}: 'preference' holds a prompt and two answers; write it as 'messages'")
-        plain = _is_plain(record.messages, "user") and all(
-            _is_plain(side, "assistant") for side in (record.chosen, record.rejected)
+        plain = is_plain(record.messages, "user") and all(
+            is_plain(side, "assistant") for side in (record.chosen, record.rejected)
         )
-        row = {
-            self._config.prompt_column or "prompt": _write(record.messages, plain),
-            self._config.chosen_column: _write(record.chosen, plain),
-            self._config.rejected_column: _write(record.rejected, plain),
+        row: dict[str, Any] = {
+            config.prompt_column or "prompt": _write(record.messages, plain),
+            config.chosen_column: _write(record.chosen, plain),
+            config.rejected_column: _write(record.rejected, plain),
         }
-        answer = {} if record.answer is None else {self._config.answer_column: record.answer}
-        return {**row, **answer, **record.extra}
+        row |= shared_row(record, config, json.loads(record.tools or "null"))
+        return with_extra(row, record, "preference", reserved(record, config))
 
-    def _prompt_column(self, row: Row) -> str | None:
-        """The column with the prompt; None when the answers are whole conversations."""
+    def _fit(self, row: Row) -> float:
+        columns = (self._config.chosen_column, self._config.rejected_column)
+        if not all(row.values.get(column) for column in columns):
+            return 0.0
+        return 0.5 if any(row.values.get(column) for column in OTHER_FORMATS) else 1.0
+
+    def _prompt_column(self, row: Row, *, is_answer: bool) -> str | None:
+        """The column with the prompt; None when the answers are whole conversations, not answers alone."""
         if self._config.prompt_column is not None:
             require(row, self._config.prompt_column, "formatter.prompt_column")
             return self._config.prompt_column
-        found = [column for column in PROMPT_COLUMNS if row.values.get(column)]
+        named = [column for column in PROMPT_COLUMNS if given(row, column) is not None]
+        found = [column for column in named if row.values[column]] or (named[:1] if is_answer else [])
         if len(found) > 1:
             raise DataError(
                 f"{row.source}: {' and '.join(found)} could each be the prompt; choose one with "
@@ -112,31 +112,22 @@ def _answer(row: Row, column: str, option: str) -> tuple[Message, ...]:
     """One side: text, one message, or a list of messages."""
     value = require(row, column, option)
     place = Place(row.source, column)
-    if isinstance(value, list | tuple):
-        return as_messages(value, place)
-    if isinstance(value, Mapping):
-        return (as_message(value, place),)
-    if isinstance(value, str):
-        return (Message("assistant", value),)
-    raise DataError(f"{place} must be text or messages, this is {kind_of(value)}")
+    if not isinstance(value, str | list | tuple | Mapping):
+        # Two numbers are ratings of two models more often than answers.
+        raise DataError(f"{place} must be text or messages, this is {kind_of(value)}")
+    return text_or_messages(value, "assistant", place)
 
 
 def _prompt(row: Row, column: str) -> tuple[tuple[Message, ...], set[str]]:
     """The prompt and the columns it was made of."""
-    value = row.values[column]
+    value = given(row, column)
     place = Place(row.source, column)
-    if isinstance(value, list | tuple):
-        prompt, used = as_messages(value, place), {column}
-    else:
-        text, used = as_text(value, place), {column}
-        if column == "instruction" and isinstance(row.values.get("input"), str):
-            text = f"{text}\n{row.values['input']}" if row.values["input"] else text
-            used.add("input")
-        prompt = (Message("user", text),)
-    if isinstance(row.values.get("system"), str):
-        used.add("system")
-        if row.values["system"]:
-            prompt = (Message("system", row.values["system"]), *prompt)
+    prompt, used = text_or_messages(value, "user", place), {column}
+    if column == "instruction":
+        used.add("input")
+        context = optional_text(row, "input")
+        if context and is_plain(prompt, "user"):
+            prompt = (Message("user", f"{prompt[0].text}\n{context}"),)
     return prompt, used
 
 
@@ -147,7 +138,7 @@ def _shared_start(row: Row, chosen: Sequence[Message], rejected: Sequence[Messag
         length += 1
     if not length:
         raise DataError(
-            f"{row.source}: no prompt: found {', '.join(row.values)}, and the two answers do not begin with the same "
+            f"{row.source}: no prompt: found {columns_of(row)}, and the two answers do not begin with the same "
             "message. Name the prompt's column with --set formatter.prompt_column=..."
         )
     return tuple(chosen[:length])
@@ -164,9 +155,5 @@ def _after(prompt: tuple[Message, ...], side: tuple[Message, ...], place: Place)
     return side
 
 
-def _is_plain(messages: Sequence[Message], role: str) -> bool:
-    return len(messages) == 1 and messages[0].role == role and messages[0].weight is None
-
-
 def _write(messages: Sequence[Message], plain: bool) -> str | list[dict[str, Any]]:
-    return messages[0].text if plain else [write_message(message) for message in messages]
+    return messages[0].text if plain else write_messages(messages)

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmkit.config.section import Section
-from llmkit.data.formatters.fields import Place, as_text, others, require
+from llmkit.data.formatters.columns import Place, as_text, others, require
+from llmkit.data.formatters.holding import cannot_hold, refuse_unheld, with_extra
+from llmkit.data.formatters.rows import refuse_beyond_text, share
 from llmkit.errors import DataError
 from llmkit.types import Message, Record, Row
 
@@ -42,15 +44,13 @@ class QuestionAnswer:
         self._config = config
 
     def score(self, rows: Sequence[Row]) -> float:
-        """Share of rows that have both columns."""
-        columns = {self._config.question_column, self._config.answer_column}
-        return sum(all(isinstance(row.values.get(c), str | int | float) for c in columns) for row in rows) / max(
-            len(rows), 1
-        )
+        """Share of rows that have both columns and are no preference pair."""
+        return share(rows, self._fits)
 
     def to_record(self, row: Row) -> Record:
         """Read one row; columns beside question and answer go to `extra`."""
         config = self._config
+        refuse_beyond_text(row, "question_answer")
         question = self._text(row, config.question_column, "formatter.question_column")
         worked = self._text(row, config.answer_column, "formatter.answer_column")
         system = () if config.system_prompt is None else (Message("system", config.system_prompt),)
@@ -61,30 +61,29 @@ class QuestionAnswer:
     def from_record(self, record: Record) -> Mapping[str, Any]:
         """Write question and answer, without the system prompt and the suffix that `to_record` adds."""
         config = self._config
-        *before, question, answer = self._turns(record)
+        refuse_unheld(record, "question_answer", ("a reference answer",))
+        roles = [message.role for message in record.messages]
+        if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
+            raise cannot_hold(record, "question_answer", f"a conversation of {', '.join(roles) or 'no messages'}")
+        *before, question, answer = record.messages
         if [message.text for message in before] != ([] if config.system_prompt is None else [config.system_prompt]):
-            raise DataError(
-                f"{record.source}: 'question_answer' holds one question and one answer; write it as 'messages'"
-            )
+            raise cannot_hold(record, "question_answer", "a system message other than its option 'system_prompt'")
+        if not question.text.endswith(config.suffix):
+            raise cannot_hold(record, "question_answer", "a question without its option 'suffix'")
         if record.answer is not None and record.answer != final_answer(answer.text):
             raise DataError(
                 f"{record.source}: the reference answer {record.answer!r} is not the worked answer's own, "
                 f"{final_answer(answer.text)!r}; write it as 'messages'"
             )
         text = question.text.removesuffix(config.suffix)
-        return {config.question_column: text, config.answer_column: answer.text, **record.extra}
+        row = {config.question_column: text, config.answer_column: answer.text}
+        return with_extra(row, record, "question_answer", ())
+
+    def _fits(self, row: Row) -> bool:
+        texts = (row.values.get(self._config.question_column), row.values.get(self._config.answer_column))
+        is_pair = {"chosen", "rejected"} <= row.values.keys()
+        return not is_pair and all(isinstance(text, str | int | float) for text in texts)
 
     @staticmethod
     def _text(row: Row, column: str, option: str) -> str:
         return as_text(require(row, column, option), Place(row.source, column))
-
-    @staticmethod
-    def _turns(record: Record) -> tuple[Message, ...]:
-        roles = [message.role for message in record.messages]
-        weighted = any(message.weight is not None for message in record.messages)
-        if roles not in (["user", "assistant"], ["system", "user", "assistant"]) or weighted or record.chosen:
-            raise DataError(
-                f"{record.source}: 'question_answer' holds one question and one answer without weights; this record "
-                f"has {', '.join(roles) or 'no messages'}{' with weights' if weighted else ''}; write it as 'messages'"
-            )
-        return record.messages

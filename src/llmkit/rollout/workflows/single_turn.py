@@ -27,7 +27,7 @@ class SingleTurn:
         self, record: Record, engine: "InferenceEngine", codec: "TextCodec", sampling: SamplingParams, group_id: int
     ) -> Rollout:
         """Sample one completion; what was sampled is kept token by token."""
-        prompt_ids = codec.prompt_ids(prompt_messages(record), record.source)
+        prompt_ids = codec.prompt_ids(prompt_messages(record), record.source, record.tools)
         completion = await engine.generate(prompt_ids, sampling)
         count = len(prompt_ids)
         return Rollout(

@@ -42,10 +42,12 @@ class RequestReply:
 
     def from_record(self, record: Record) -> Mapping[str, Any]:
         """The row that `to_record` would read."""
-        if [message.role for message in record.messages] != ["user", "assistant"]:
-            raise DataError(f"{record.source}: 'example_name' holds one request and one reply; write it as 'messages'")
         texts = (message.text for message in record.messages)
-        return {**dict(zip(self._columns, texts, strict=True)), **record.extra}
+        written = {**dict(zip(self._columns, texts, strict=False)), **record.extra}
+        # Whatever this format has no place for (tools, weights, a third turn) would be lost: refuse it.
+        if len(record.messages) != 2 or self.to_record(Row(written, record.source)) != record:
+            raise DataError(f"{record.source}: 'example_name' holds one request and one reply; write it as 'messages'")
+        return written
 
     def _text(self, row: Row, column: str) -> str:
         value = row.values.get(column)

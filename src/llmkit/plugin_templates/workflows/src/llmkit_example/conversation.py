@@ -12,7 +12,7 @@ class Conversation:
     def __init__(self, record: Record, codec: TextCodec) -> None:
         self._record = record
         self._codec = codec
-        self._token_ids = codec.prompt_ids(prompt_messages(record), record.source)
+        self._token_ids = codec.prompt_ids(prompt_messages(record), record.source, record.tools)
         self._prompt = codec.decode(self._token_ids)
         self._loss_mask = [0] * len(self._token_ids)
         self._logprobs = [0.0] * len(self._token_ids)

@@ -1,0 +1,138 @@
+"""Measure this machine at what training does with it, side by side with other libraries."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmkit.bench.chats import ACCENTS
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+DATA_EXAMPLES = """\b
+Examples:
+  llmkit bench data
+  llmkit bench data chats.jsonl --model DIR --only tokenize
+  llmkit bench data --compare trl --python trl-env/bin/python --plot data.png
+"""
+
+
+class Part(StrEnum):
+    """What can be measured by itself."""
+
+    TOKENIZE = "tokenize"
+    PACKING = "packing"
+    START = "start"
+    STREAMING = "streaming"
+
+
+class Peer(StrEnum):
+    """What can be measured beside llmkit, if it is installed somewhere."""
+
+    TRL = "trl"
+
+
+@app.callback()
+def bench() -> None:
+    """Measure this machine at what training does with it, side by side with other libraries."""
+
+
+@app.command(epilog=DATA_EXAMPLES)
+def data(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PATH]", show_default=False, help="Chats to tokenize; made-up ones by default."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", show_default=False, help="Whose tokenizer to use; by default one is trained on the chats."
+        ),
+    ] = None,
+    only: Annotated[
+        list[Part] | None, typer.Option(metavar="PART", help=f"Measure only this: {', '.join(Part)}. May be repeated.")
+    ] = None,
+    compare: Annotated[
+        list[Peer] | None, typer.Option(metavar="PEER", help="Measure trl too, from the environment of --python.")
+    ] = None,
+    python: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Python of an environment with what is compared with.")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Chats; by default 5000 to tokenize and 100000 to start with."
+        ),
+    ] = None,
+    lengths: Annotated[int, typer.Option(metavar="N", min=10, help="Lengths to pack.")] = 1_000_000,
+    stream_mb: Annotated[int, typer.Option(metavar="N", min=1, help="Megabytes to stream.")] = 300,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each contender that count.")] = 5,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Cores and threads that each contender has.")] = 1,
+    accents: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="Made-up words with an accent: few in English, many in French."
+        ),
+    ] = ACCENTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON document to a file.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figures to a PNG file.")] = None,
+) -> None:
+    """Measure tokenizing, packing, the start on cached rows, and the memory of streaming.
+
+    Contenders run in turn, in processes of their own, on the same cores; times are medians. The load of other processes
+    is measured with them.
+    """
+    from llmkit.bench.data import DataBench, measure
+    from llmkit.errors import ConfigError
+
+    if path is not None and accents != ACCENTS:
+        raise ConfigError(f"--accents {accents} is about made-up chats and has no effect on {path}")
+    request = DataBench(
+        path=path,
+        model=model,
+        parts=tuple(part.value for part in only or Part),
+        trl_python=_trl_python(compare or [], python),
+        rows=rows,
+        num_lengths=lengths,
+        stream_megabytes=stream_mb,
+        repeats=repeats,
+        threads=threads,
+        accents=accents,
+    )
+    document = measure(request)
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    if output is not None:
+        from llmkit.disk import write_text
+
+        write_text(output, text + "\n")
+    if plot is not None:
+        from llmkit.bench.plot import draw
+
+        draw(document, plot)
+    if as_json:
+        typer.echo(text)
+
+
+def _trl_python(compare: list[Peer], python: Path | None) -> Path | None:
+    """The interpreter to run TRL with.
+
+    Raises:
+        ConfigError: it was not named, is not there, or nothing is to be compared.
+    """
+    from llmkit.errors import ConfigError
+
+    if not compare:
+        if python is not None:
+            raise ConfigError(f"--python {python} has no effect without --compare trl")
+        return None
+    if python is None:
+        raise ConfigError(
+            "--compare trl needs --python PATH, the interpreter of an environment with TRL: "
+            "python3 -m venv trl-env && trl-env/bin/pip install trl, then --python trl-env/bin/python"
+        )
+    if not python.is_file():
+        raise ConfigError(f"--python {python}: no such file; name an interpreter, such as trl-env/bin/python")
+    return python

@@ -1,0 +1,98 @@
+"""The figures of `llmkit bench data` as one picture."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmkit.disk import writing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OURS, THEIRS = "#2459c4", "#9ca3af"
+STAGES = {"imports": "#93b4f5", "open": "#2459c4", "first_batch": "#c2410c"}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def draw(document: Mapping[str, Any], path: Path) -> None:
+    """Save the document's figures as PNG, one panel for each part that was measured.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    # Where its cache directory cannot be written, matplotlib takes a temporary one; nobody needs to hear of it.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = {part: rows for part in PANELS if (rows := _rows_of(document["results"], part))}
+    figure = Figure(figsize=(8, 2.6 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (part, rows) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
+        title, fill = PANELS[part]
+        axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        fill(axes, rows)
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            figure.savefig(partial, format="png", dpi=150)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _rows_of(results: Rows, part: str) -> list[dict[str, Any]]:
+    found = [(one["name"].split("/", 1), one) for one in results]
+    return [{**one, "name": name} for (owner, name), one in found if owner == part]
+
+
+def _tokenize(axes: "Axes", rows: Rows) -> None:
+    _bars(axes, rows, "rows_per_second")
+    axes.set_xlabel("rows per second")
+
+
+def _packing(axes: "Axes", rows: Rows) -> None:
+    _bars(axes, [{**row, "name": f"{row['name']} ({row['settings']['lengths']:,})"} for row in rows], "seconds")
+    axes.set_xscale("log")
+    axes.set_xlim(left=min(row["seconds"] for row in rows) / 3)
+    axes.set_xlabel("seconds")
+
+
+def _start(axes: "Axes", rows: Rows) -> None:
+    (row,) = rows
+    left = 0.0
+    for stage, color in STAGES.items():
+        seconds = row[f"{stage}_seconds"]
+        axes.barh([""], [seconds], height=0.4, left=left, color=color, label=stage.replace("_", " "))
+        left += seconds
+    axes.set_xlabel("seconds")
+    axes.legend(frameon=False, ncols=len(STAGES), loc="lower right", bbox_to_anchor=(1, 1))
+
+
+def _streaming(axes: "Axes", rows: Rows) -> None:
+    (row,) = rows
+    held = row["memory_bytes"]
+    share = row["settings"]["file_bytes"] / max(1, len(held)) / 1e6
+    axes.plot([index * share for index in range(len(held))], [size / 1e6 for size in held], color=OURS)
+    axes.set_ylim(0, max(held, default=0) / 1e6 * 1.2 or None)
+    axes.set_xlabel("megabytes read")
+    axes.set_ylabel("megabytes held")
+
+
+def _bars(axes: "Axes", rows: Rows, metric: str) -> None:
+    colors = [OURS if row["name"].startswith("llmkit") else THEIRS for row in rows]
+    axes.barh([row["name"] for row in rows], [row[metric] for row in rows], color=colors)
+    axes.invert_yaxis()
+
+
+PANELS: dict[str, tuple[str, Callable[["Axes", Rows], None]]] = {
+    "tokenize": ("Rows to tokens with masks", _tokenize),
+    "packing": ("Lengths into bins", _packing),
+    "start": ("Start on cached tokens", _start),
+    "streaming": ("Memory while streaming", _streaming),
+}
+"""For each part, the title of its panel and what fills it."""

@@ -1,0 +1,77 @@
+"""What a run draws its steps from."""
+
+from typing import TypeVar
+
+from llmkit.config.runs import DPORun, GRPORun, SFTRun
+from llmkit.config.schema import BatchConfig
+from llmkit.data.contract import Encoder, Ordered, Sized
+from llmkit.data.loader import Loader, load_prepared, load_rows
+from llmkit.data.prepared import prepare
+from llmkit.data.stream_loader import StreamLoader
+from llmkit.train.console import note
+from llmkit.train.inputs import Inputs, told
+from llmkit.types import Record
+
+T = TypeVar("T")
+
+
+def open_samples(inputs: Inputs, encoder: Encoder[T], run: SFTRun | DPORun) -> Loader[T]:
+    """Samples or pairs: of a data set tokenized before the first step, of a stream while it is read.
+
+    Raises:
+        DataError: a row cannot be used, or none is left.
+    """
+    if not isinstance(inputs.data, Sized):
+        return open_stream(inputs, encoder, run, run.batch)
+    prepared = prepare(inputs.data, inputs.formatter, encoder, run.data, errors=inputs.errors)
+    if changed := told(prepared.counts):
+        note(f"{prepared.counts.rows:,} rows: {changed}")
+    return load_prepared(
+        prepared,
+        run.batch,
+        seed=run.seed,
+        shuffle=run.data.shuffle,
+        max_length=inputs.max_length,
+        order=inputs.data.order if isinstance(inputs.data, Ordered) else None,
+    )
+
+
+def open_prompts(inputs: Inputs, encoder: Encoder[Record], run: GRPORun) -> Loader[Record]:
+    """Prompts, encoded when they are drawn.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if not isinstance(inputs.data, Sized):
+        return open_stream(
+            inputs, encoder, run, BatchConfig.model_validate({"rows_per_step": run.batch.prompts_per_step})
+        )
+    return load_rows(
+        inputs.data,
+        inputs.formatter,
+        encoder,
+        rows_per_step=run.batch.prompts_per_step,
+        seed=run.seed,
+        shuffle=run.data.shuffle,
+        errors=inputs.errors,
+        num_workers=run.data.num_workers,
+    )
+
+
+def open_stream(
+    inputs: Inputs, encoder: Encoder[T], run: SFTRun | DPORun | GRPORun, batch: BatchConfig
+) -> StreamLoader[T]:
+    """What a stream gives."""
+    assert not isinstance(inputs.data, Sized)
+    return StreamLoader(
+        inputs.data,
+        inputs.formatter,
+        encoder,
+        batch,
+        seed=run.seed,
+        shuffle=run.data.shuffle,
+        shuffle_block=run.data.shuffle_block,
+        max_length=inputs.max_length,
+        errors=inputs.errors,
+        num_workers=run.data.num_workers,
+    )
