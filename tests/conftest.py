@@ -8,8 +8,21 @@ from pathlib import Path
 import pytest
 
 from llmkit import plugins
+from llmkit.cache import cache_directory
 
 FakePackage = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tokenized rows of the tests stay out of the user's cache; the embedded models, which take minutes, are shared."""
+    cache = tmp_path_factory.mktemp("cache")
+    models = cache_directory() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (cache / "models").symlink_to(models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMKIT_CACHE", str(cache))
+        yield
 
 
 @pytest.fixture

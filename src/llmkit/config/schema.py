@@ -100,7 +100,7 @@ class BatchConfig(Section):
     epoch's rows are packed into bins of `pack_length` tokens, so that every step has about the same number of tokens.
     Rows stay sequences of their own, whatever the choice."""
     pack_length: int | None = Field(None, ge=2)
-    """Tokens of a bin for `packing=best_fit`; unset is `data.max_length`."""
+    """Tokens of a bin for `packing=best_fit`; unset is `data.max_length`, twice that for pairs."""
     tokens_per_micro_batch: int = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
 

@@ -80,7 +80,7 @@ class Fingerprinted(Protocol):
 
 
 @runtime_checkable
-class Ordered(Protocol):
+class Ordered(Dataset, Protocol):
     """A data set that decides which rows an epoch has, and in which order, as a mixture of sources does."""
 
     @property
@@ -202,7 +202,7 @@ def choose_formatter(formatter: Formatter, data: Dataset | Stream, num_rows: int
 def first_rows(data: Dataset | Stream, count: int) -> list[Row | Record | DataError]:
     """The first rows of a data set or stream, with the error of one that cannot be read in its place."""
     if isinstance(data, Sized):
-        return [_read(data, index) for index in range(min(count, len(data)))]
+        return [read_row(data, index) for index in range(min(count, len(data)))]
     rows: list[Row | Record | DataError] = []
     reader = data.open()
     try:
@@ -218,7 +218,8 @@ def first_rows(data: Dataset | Stream, count: int) -> list[Row | Record | DataEr
     return rows
 
 
-def _read(data: Dataset, index: int) -> Row | Record | DataError:
+def read_row(data: Dataset, index: int) -> Row | Record | DataError:
+    """A row, or the error of one that cannot be read."""
     try:
         return data[index]
     except DataError as error:

@@ -13,9 +13,19 @@ from llmkit import plugins
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.config.schema import RowsConfig
 from llmkit.data.codec import TextCodec
-from llmkit.data.contract import Dataset, Encoder, Formatter, Sized, Stream, choose_formatter, first_rows
+from llmkit.data.contract import (
+    Dataset,
+    Encoder,
+    Formatter,
+    Ordered,
+    Sized,
+    Stream,
+    choose_formatter,
+    first_rows,
+    read_row,
+)
 from llmkit.data.counts import RowCounts
-from llmkit.data.encode_pool import encode_rows
+from llmkit.data.encode_pool import Readable, encode_rows
 from llmkit.data.intake import read_items
 from llmkit.data.opening import open_codec
 from llmkit.data.prefix_property import PrefixReport, check_prefix_property
@@ -74,10 +84,9 @@ class Inputs:
         if self.held_out is None:
             return []
         counts = RowCounts()
-        items = self._encode(self.held_out, self.held_out_formatter, encoder, limit, counts)
-        left_out = counts.dropped + counts.untrained + counts.skipped
-        if left_out:
-            warn(f"{left_out} of {counts.rows} held-out rows are left out: {told(counts)}")
+        items = self._encode(rows_to_measure(self.held_out, limit), self.held_out_formatter, encoder, counts)
+        if counts.dropped + counts.untrained + counts.skipped:
+            warn(f"of {counts.rows} held-out rows, {told(counts)}")
         return items
 
     def peek(self, encoder: Encoder[T]) -> T:
@@ -88,16 +97,23 @@ class Inputs:
         """
         counts = RowCounts()
         for count in (1, PEEKED_ROWS):
-            items = self._encode(self.data, self.formatter, encoder, count, counts)
+            items = self._encode(first_rows(self.data, count), self.formatter, encoder, counts)
             if items:
                 return items[0]
         raise DataError(f"None of the first {PEEKED_ROWS} rows can be trained on: {told(counts)}")
 
     def _encode(
-        self, data: Dataset | Stream, formatter: Formatter, encoder: Encoder[T], limit: int, counts: RowCounts
+        self, rows: Sequence[Readable], formatter: Formatter, encoder: Encoder[T], counts: RowCounts
     ) -> list[T]:
-        with closing(encode_rows(first_rows(data, limit), formatter, encoder, num_workers=0)) as results:
+        with closing(encode_rows(rows, formatter, encoder, num_workers=0)) as results:
             return read_items(results, self.errors, counts)
+
+
+def rows_to_measure(data: Dataset | Stream, limit: int) -> Sequence[Readable]:
+    """The first rows; of several sources, which lie one behind the other, rows of each by its size."""
+    if not isinstance(data, Ordered) or len(data) <= limit:
+        return first_rows(data, limit)
+    return [read_row(data, number * len(data) // limit) for number in range(limit)]
 
 
 def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:

@@ -31,7 +31,7 @@ def open_samples(inputs: Inputs, encoder: Encoder[T], run: SFTRun | DPORun) -> L
         run.batch,
         seed=run.seed,
         shuffle=run.data.shuffle,
-        max_length=inputs.max_length,
+        max_length=inputs.max_length * (2 if isinstance(run, DPORun) else 1),
         order=inputs.data.order if isinstance(inputs.data, Ordered) else None,
     )
 

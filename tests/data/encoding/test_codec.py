@@ -34,12 +34,12 @@ def test_ids_are_those_of_apply_chat_template(
     assert codec_of(family).prompt_ids(record.messages[:3]) == prompt["input_ids"]
 
 
-def test_a_row_without_messages_is_an_error(codec_of: Codecs):
+def test_a_row_without_messages_is_an_error(codec_of: Codecs, encode: Encode):
     with pytest.raises(DataError, match=r"^train\.jsonl:17: the row has no messages"):
         encode(codec_of("chatml"), Record((), Source("train.jsonl", 17)))
 
 
-def test_a_template_that_raises_names_the_row(codec_of: Codecs, conversation: Conversation):
+def test_a_template_that_raises_names_the_row(codec_of: Codecs, conversation: Conversation, encode: Encode):
     record = conversation("system:s", "user:q", "assistant:a")
     with pytest.raises(
         DataError, match=r"^train\.jsonl:17: the chat template of tiny-mistral refuses .*must alternate"
@@ -49,7 +49,7 @@ def test_a_template_that_raises_names_the_row(codec_of: Codecs, conversation: Co
         codec_of("mistral").prompt_ids(record.messages, Source("x", 1))
 
 
-def test_half_a_surrogate_pair_names_the_row(codec_of: Codecs, conversation: Conversation):
+def test_half_a_surrogate_pair_names_the_row(codec_of: Codecs, conversation: Conversation, encode: Encode):
     with pytest.raises(DataError, match=r"^train\.jsonl:17: the content has the character U\+D83D"):
         encode(codec_of("chatml"), conversation("user:\ud83d", "assistant:a"))
 
@@ -109,3 +109,32 @@ def test_decode_can_leave_out_special_tokens(codec_of: Codecs):
     ids = codec.prompt_ids([Message("user", "What?")])
     assert codec.decode(ids) == "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
     assert codec.decode(ids, skip_special_tokens=True) == "user\nWhat?\nassistant\n"
+
+
+def test_a_tokenizer_without_template_says_how_to_give_one(tokenizer_of: Tokenizers):
+    tokenizer = tokenizer_of("chatml")
+    tokenizer.chat_template = None
+    codec = TextCodec(tokenizer)
+    with pytest.raises(ModelError, match=r"^tiny-chatml: .*no chat template.*--set model\.chat_template=NAME"):
+        codec.prompt_ids([Message("user", "q")])
+    assert codec.decode(codec.stop_token_ids) == "<|endoftext|>"
+
+
+def test_two_templates_by_name_are_for_conversations_with_and_without_tools(tokenizer_of: Tokenizers):
+    tokenizer = tokenizer_of("chatml")
+    tokenizer.chat_template = {
+        "default": "{% for m in messages %}{{ m.content }};{% endfor %}",
+        "tool_use": "{{ tools[0].function.name }}:{% for m in messages %}{{ m.content }};{% endfor %}",
+    }
+    codec = TextCodec(tokenizer)
+    tools = '[{"type": "function", "function": {"name": "add"}}]'
+    assert codec.decode(codec.conversation_ids([Message("user", "q")])) == "q;"
+    assert codec.decode(codec.conversation_ids([Message("user", "q")], tools=tools)) == "add:q;"
+
+
+def test_settings_of_the_tokenizer_for_other_uses_change_nothing(tokenizer_of: Tokenizers):
+    tokenizer = tokenizer_of("chatml")
+    expected = TextCodec(tokenizer).conversation_ids([Message("user", "one two three four")])
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding(length=64)
+    assert TextCodec(tokenizer).conversation_ids([Message("user", "one two three four")]) == expected

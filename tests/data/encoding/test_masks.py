@@ -1,15 +1,22 @@
 """Which tokens carry loss, and how much."""
 
+import time
 from collections.abc import Callable
+from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from llmkit.config.schema import SFTDataConfig
 from llmkit.data.codec import TextCodec
+from llmkit.data.contract import Encoded
+from llmkit.data.encoders import SampleEncoder
+from llmkit.data.encoding import TokenizedText
+from llmkit.data.span_weights import token_weights
 from llmkit.errors import DataError
-from llmkit.types import Message, Record, Sample, Source
+from llmkit.types import Message, Part, Record, Sample, Source
 
 Codecs = Callable[[str], TextCodec]
 Tokenizers = Callable[[str], PreTrainedTokenizerFast]
@@ -143,7 +150,168 @@ def test_an_assistant_that_speaks_first_is_trained(
     assert trained_text(codec, sample) == "Hello.<|im_end|>|What?<|im_end|>"
 
 
-def test_a_template_that_rewrites_content_asks_for_markers(tokenizer_of: Tokenizers, conversation: Conversation):
+def test_a_template_that_rewrites_content_asks_for_markers(
+    tokenizer_of: Tokenizers, conversation: Conversation, encode: Encode
+):
     shouting = "{% for m in messages %}{{ m.content | length }}{{ loop.last }}{{ m.content | upper }}{% endfor %}"
     with pytest.raises(DataError, match=r"^train\.jsonl:17: .*generation"):
-        TextCodec(tokenizer_of("chatml"), shouting).sample(conversation("user:q", "assistant:a"))
+        encode(TextCodec(tokenizer_of("chatml"), shouting), conversation("user:q", "assistant:a"))
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "mistral", "plain"])
+def test_weights_are_those_of_a_slow_encoder_whose_steps_are_plain(
+    codec_of: Codecs, slow_sample: Callable, real_conversations: list[tuple[Message, ...]], family: str
+):
+    codec = codec_of(family)
+    records = [Record(messages, Source("real", 1 + line)) for line, messages in enumerate(real_conversations)]
+    results = SampleEncoder(codec, SFTDataConfig(max_length=1 << 20))(records)
+    for record, result in zip(records, results, strict=True):
+        assert isinstance(result, Encoded), result
+        expected = slow_sample(codec, record.messages)
+        assert result.items[0].token_ids == expected.token_ids
+        assert result.items[0].loss_weights == expected.loss_weights, record.messages
+
+
+@settings(deadline=None, max_examples=100)
+@given(messages=DIALOGUES)
+@pytest.mark.parametrize("family", ["chatml", "plain"])
+def test_any_text_has_the_weights_of_the_slow_encoder(
+    codec_of: Codecs, slow_sample: Callable, encode: Encode, family: str, messages: list[Message]
+):
+    codec = codec_of(family)
+    # White space around contents is where the two would differ in what they count to the turn's end.
+    messages = [Message(m.role, f"a{m.text}b") for m in messages if "<|" not in m.text] + [Message("assistant", "yes")]
+    sample = encode(codec, Record(tuple(messages), Source("train.jsonl", 1)))
+    expected = slow_sample(codec, messages)
+    assert (sample.token_ids, sample.loss_weights) == (expected.token_ids, expected.loss_weights)
+
+
+def test_a_token_across_a_boundary_has_the_greater_weight():
+    # Tokens of "ab", "cd", "e"; the boundary between weights lies in the middle of the second.
+    tokens = TokenizedText([1, 2, 3], [0, 2, 4], [2, 4, 5])
+    assert token_weights(tokens, 0.0, [((3, 5), 0.5)]) == [0.0, 0.5, 0.5]
+    assert token_weights(tokens, 1.0, [((3, 5), 0.5)]) == [1.0, 1.0, 0.5]
+    assert token_weights(tokens, 0.0, [((0, 3), 2.0), ((3, 4), 0.5)]) == [2.0, 2.0, 0.0]
+
+
+def test_tokens_that_share_a_character_share_its_weight_and_one_of_nothing_has_none():
+    # Three tokens of one character, and one that covers nothing, as the marks before a first word do.
+    tokens = TokenizedText([1, 2, 3, 4, 5], [0, 0, 1, 1, 1], [0, 1, 2, 2, 2], is_regular=False)
+    assert token_weights(tokens, 0.0, [((0, 2), 1.0)]) == [0.0, 1.0, 1.0, 1.0, 1.0]
+
+
+SPANS = st.tuples(st.integers(0, 30), st.integers(0, 30), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+
+
+@given(
+    lengths=st.lists(st.integers(1, 4), max_size=12),
+    spans=st.lists(SPANS, max_size=5),
+    default=st.sampled_from([0.0, 1.0]),
+)
+def test_weights_are_the_greatest_of_the_characters(lengths: list[int], spans: list, default: float):
+    ends = list(accumulate(lengths))
+    starts = [0, *ends][: len(ends)]
+    length = sum(lengths)
+    sound = [((min(a, b, length), min(max(a, b), length)), weight) for a, b, weight in spans]
+    characters = [default] * length
+    for (start, end), weight in sound:
+        characters[start:end] = [weight] * (end - start)
+    expected = [max(characters[start:end]) for start, end in zip(starts, ends, strict=True)]
+    for is_regular in (True, False):
+        tokens = TokenizedText([0] * len(ends), starts, ends, is_regular)
+        assert token_weights(tokens, default, sound) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "trained"),
+    [
+        ("chatml", "four.|Four and four."),
+        ("chatml_marked", "four.|Four and four."),
+        ("llama3", "four.|Four and four."),
+        ("phi", "four.|Four and four."),
+        # No special token ends the turn: there is nothing to leave out.
+        ("plain", " four.\n\n|Four and four.\n\n"),
+    ],
+)
+def test_the_end_of_a_turn_can_be_left_out(
+    codec_of: Codecs, conversation: Conversation, encode: Encode, trained_text: Shown, family: str, trained: str
+):
+    codec = codec_of(family)
+    sample = encode(codec, conversation(*TWO_TURNS), train_end_of_turn=False)
+    assert trained_text(codec, sample) == trained
+
+
+def test_the_end_of_a_turn_can_be_left_out_when_all_is_trained(
+    codec_of: Codecs, conversation: Conversation, encode: Encode, trained_text: Shown
+):
+    codec = codec_of("chatml")
+    record = conversation("user:q", "assistant:a <|im_end|>")
+    sample = encode(codec, record, train_on="all", train_end_of_turn=False)
+    # The end that the content spells is text; the question's end is no assistant's.
+    assert trained_text(codec, sample, 0.0) == "<|im_start|>|<|im_end|>"
+    assert trained_text(codec, sample) == "user\nq<|im_end|>\n<|im_start|>assistant\na <|im_end|>|\n"
+
+
+def parted(*parts: tuple[str, float | None], role: str = "assistant", weight: float | None = None) -> Message:
+    return Message(role, tuple(Part(text=text, weight=part) for text, part in parts), weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["chatml", "chatml_marked", "llama3", "qwen3"])
+def test_a_part_has_its_own_weight(
+    codec_of: Codecs, conversation: Conversation, encode: Encode, trained_text: Shown, family: str
+):
+    codec = codec_of(family)
+    answer = parted(("yes.", None), ("(no)", 0.0), ("maybe", 0.5))
+    sample = encode(codec, conversation("user:q", answer))
+    end = codec.template.end_of_turn
+    assert trained_text(codec, sample).endswith(f"yes.|{end}")
+    assert trained_text(codec, sample, 0.5) == "maybe"
+    plain = encode(codec, conversation("user:q", "assistant:yes.(no)maybe"))
+    assert sample.token_ids == plain.token_ids
+
+
+def test_a_part_of_what_the_user_says_can_train(
+    codec_of: Codecs, conversation: Conversation, encode: Encode, trained_text: Shown
+):
+    codec = codec_of("chatml")
+    sample = encode(codec, conversation(parted(("q ", None), ("this", 1.0), role="user"), "assistant:a"))
+    # " this" is one token, and straddles the boundary.
+    assert trained_text(codec, sample) == " this|a<|im_end|>"
+
+
+def test_a_part_keeps_the_white_space_between_parts(
+    codec_of: Codecs, conversation: Conversation, encode: Encode, trained_text: Shown
+):
+    codec = codec_of("llama3")
+    answer = parted(("  one,", 0.0), ("\t.\t", 0.5), ("two  ", None))
+    sample = encode(codec, conversation("user:q", answer))
+    assert trained_text(codec, sample, 0.5) == "\t.\t"
+    # The template trims the white space at both ends.
+    assert trained_text(codec, sample) == "two<|eot_id|>"
+
+
+def test_an_answer_with_an_unclosed_flood_of_text_takes_linear_time(
+    codec_of: Codecs, conversation: Conversation, encode: Encode
+):
+    # Searching this for the end of reasoning from every place in it took minutes.
+    answer = "x" * 200_000
+    started = time.process_time()
+    sample = encode(codec_of("qwen3"), conversation("user:q", f"assistant:{answer}", "user:q", "assistant:a"))
+    assert time.process_time() - started < 20
+    assert sum(sample.loss_weights) > 100_000
+
+
+def test_markers_in_a_block_that_changes_its_text_are_not_trusted(
+    tokenizer_of: Tokenizers, conversation: Conversation, encode: Encode, trained_text: Shown
+):
+    # The filter trims what the markers enclose; a mark at its edge would keep the white space.
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% filter trim %}{% generation %}{{ m.content }}"
+        "{% endgeneration %}{% endfilter %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    codec = TextCodec(tokenizer_of("chatml"), template)
+    record = conversation("user: q ", "assistant:  yes  ")
+    sample = encode(codec, record)
+    assert codec.decode(sample.token_ids) == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"
+    assert trained_text(codec, sample) == "yes<|im_end|>"
