@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from operator import le, lt
 
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.data.lexicon import Lexicon, open_lexicon
+from llmkit.data.lexicon import open_lexicon
 from llmkit.data.marks import Span
 from llmkit.errors import DataError, ModelError
 
@@ -101,23 +100,31 @@ class TextEncoder:
         if self._lexicon is None:
             return [_tokens(encoding) for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
         split = [self._lexicon.split(text) for text in texts]
-        foreign = [piece for pieces in split for piece in pieces if not self._lexicon.knows(piece)]
+        known = [list(map(self._lexicon.knows, pieces)) for pieces in split]
+        foreign = [
+            piece
+            for pieces, flags in zip(split, known, strict=True)
+            if not all(flags)
+            for piece, is_known in zip(pieces, flags, strict=True)
+            if not is_known
+        ]
         encodings = iter(self._backend.encode_batch(foreign, add_special_tokens=False) if foreign else ())
-        return [self._assemble(self._lexicon, pieces, encodings) for pieces in split]
+        return [
+            TokenizedText(*self._lexicon.encode(pieces)) if all(flags) else self._assemble(pieces, flags, encodings)
+            for pieces, flags in zip(split, known, strict=True)
+        ]
 
-    def _assemble(self, lexicon: Lexicon, pieces: Sequence[str], encodings: Iterator[Encoding]) -> TokenizedText:
+    def _assemble(self, pieces: Sequence[str], known: Sequence[bool], encodings: Iterator[Encoding]) -> TokenizedText:
         """The tokens of pieces; `encodings` are of those that the lexicon does not know."""
+        assert self._lexicon is not None
         tokens = TokenizedText([], [], [])
         position = 0
-        for known, group in groupby(pieces, lexicon.knows):
-            if known:
-                ids, ends = lexicon.encode(group, position)
-                tokens.add(ids, [position, *ends[:-1]] if ids else [], ends)
-                position = ends[-1] if ends else position
-                continue
-            for piece in group:
+        for piece, is_known in zip(pieces, known, strict=True):
+            if is_known:
+                tokens.add(*self._lexicon.encode([piece], position))
+            else:
                 tokens.append(_tokens(next(encodings)), position)
-                position += len(piece)
+            position += len(piece)
         return tokens
 
     def _spell_out(self, text: str, tokens: TokenizedText, spelled: Sequence[Span]) -> TokenizedText | DataError:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from llmkit.data.chat_template import ChatTemplate
 from llmkit.data.marks import Marked, Span, unused_marks
+from llmkit.data.prefixes import Prefixes
 from llmkit.data.template_input import Chat
 from llmkit.errors import DataError
 from llmkit.types import Message, ToolCall
@@ -14,14 +15,11 @@ REASONING = re.compile(r"<think>\s*(?=\S)(?!</think>)|</think>\s*(?=\S)")
 """Places in a message after which a template may keep the rest and drop what came before."""
 
 
-def spans_by_marks(
-    template: ChatTemplate, chat: Chat, text: str, spelled: Sequence[Span], wanted: Sequence[int]
-) -> dict[int, Span]:
+def spans_by_marks(prefixes: Prefixes, text: str, spelled: Sequence[Span], wanted: Sequence[int]) -> dict[int, Span]:
     """The spans of wanted messages by following marked texts through the template.
 
     Args:
-        template: the chat template.
-        chat: the conversation.
+        prefixes: of the conversation.
         text: its rendering.
         spelled: where contents spell special tokens in it.
         wanted: numbers of messages.
@@ -29,6 +27,7 @@ def spans_by_marks(
     Raises:
         DataError: with marks in them the texts render differently.
     """
+    template, chat = prefixes.template, prefixes.chat
     marks = unused_marks(chat.texts(), 2 * len(chat.messages))
     begins, ends = marks[::2], marks[1::2]
     marked = _render(template, chat, marks, text)
@@ -45,7 +44,7 @@ def spans_by_marks(
         else:
             end = _through_end_of_turn(template, text, stops[-1])
         if index in wanted:
-            spans[index] = _after_header(template, chat, index, text, former_end, starts[0]), end
+            spans[index] = _after_header(prefixes, index, text, former_end, starts[0]), end
         former_end = end
     return spans
 
@@ -147,16 +146,12 @@ def _tail(text: str) -> str:
     return text[len(text.rstrip()) :] if text.strip() else ""
 
 
-def _after_header(template: ChatTemplate, chat: Chat, index: int, text: str, former_end: int, start: int) -> int:
+def _after_header(prefixes: Prefixes, index: int, text: str, former_end: int, start: int) -> int:
     """Where an assistant's turn begins after the last generation prompt before `start`; others begin at `start`."""
-    if chat.messages[index].role != "assistant" or index == 0:
+    if prefixes.chat.messages[index].role != "assistant":
         return start
-    try:
-        before = template.render_chat(chat.first(index))
-        prompt = template.render_chat(chat.first(index), generation_prompt=True)
-    except DataError:
-        return start
-    header = prompt[len(before) :] if prompt.startswith(before) else ""
+    before, prompt = prefixes.through(index), prefixes.prompt(index)
+    header = prompt[len(before) :] if before is not None and prompt is not None and prompt.startswith(before) else ""
     position = text.rfind(header, former_end, start) if header else -1
     return start if position < 0 else position + len(header)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from llmkit.data.chat_template import ChatTemplate
 from llmkit.data.marked_spans import spans_by_marks
 from llmkit.data.marks import Span
+from llmkit.data.prefixes import Prefixes
 from llmkit.data.spelled import spelled_specials
 from llmkit.data.template_input import Chat
-from llmkit.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,13 @@ def lay_out(
     """
     text, generations = template.render_generations(chat)
     spelled = [] if special_tokens_in_text else spelled_specials(template, chat, text)
+    prefixes = Prefixes(template, chat)
     turns: list[list[Span]] = [[] for _ in chat.messages]
     followed: list[int] = []
     for index in (index for index, is_wanted in enumerate(wanted) if is_wanted):
         span = None
         if chat.messages[index].role == "assistant" and generations is None:
-            span = _span_by_prefix(template, chat, index, text, spelled)
+            span = _span_by_prefix(prefixes, index, text, spelled)
         if span is None:
             followed.append(index)
         else:
@@ -58,7 +59,7 @@ def lay_out(
     if generations is not None:
         followed = _take_generations(chat, followed, generations, turns)
     if followed:
-        _take_marked(spans_by_marks(template, chat, text, spelled, followed), generations, chat, turns)
+        _take_marked(spans_by_marks(prefixes, text, spelled, followed), generations, chat, turns)
     return Layout(text, spelled, turns)
 
 
@@ -94,24 +95,17 @@ def _take_marked(
             turns[index] = [span]
 
 
-def _span_by_prefix(template: ChatTemplate, chat: Chat, index: int, text: str, spelled: Sequence[Span]) -> Span | None:
+def _span_by_prefix(prefixes: Prefixes, index: int, text: str, spelled: Sequence[Span]) -> Span | None:
     """The assistant's span by rendering what comes before it; None when that is not how the whole text begins."""
-    if index == 0:
-        # Templates do not render an empty conversation.
+    prompt = prefixes.prompt(index)
+    if prompt is None or not text.startswith(prompt):
         return None
-    try:
-        prompt = template.render_chat(chat.first(index), generation_prompt=True)
-        if not text.startswith(prompt):
-            return None
-        is_last = index + 1 == len(chat.messages)
-        through = text if is_last else template.render_chat(chat.first(index + 1))
-    except DataError:
-        return None
-    if not text.startswith(through) or len(through) <= len(prompt):
+    through = text if index + 1 == len(prefixes.chat.messages) else prefixes.through(index + 1)
+    if through is None or not text.startswith(through) or len(through) <= len(prompt):
         return None
     start, end = len(prompt), len(through)
     floor = _floor(spelled, (start, end))
-    first = _first_of_last_specials(template, text[floor:end])
+    first = _first_of_last_specials(prefixes.template, text[floor:end])
     return start, floor + (first[1] if first else len(text[floor:end].rstrip()))
 
 

@@ -1,48 +1,41 @@
-"""How a tokenizer cuts ASCII text into words, as Python's regular expressions."""
+"""How a tokenizer cuts text into words, as Python's regular expressions."""
 
 import re
 import warnings
-from typing import Any
+from typing import Any, Literal
+
+from llmkit.data.characters import in_brackets
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """How `ByteLevel` cuts by itself."""
-ASCII_CLASSES = {
-    "L": "a-zA-Z",
-    "Ll": "a-z",
-    "Lu": "A-Z",
-    "Lt": "",
-    "Lm": "",
-    "Lo": "",
-    "M": "",
-    "N": "0-9",
-    "Nd": "0-9",
-    "P": re.escape("!\"#%&'()*,-./:;?@[\\]_{}"),
-    "S": re.escape("$+<=>^`|~"),
-}
-"""The ASCII characters of Unicode's classes."""
-UNCHANGING = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
-"""Normalizers that leave ASCII as it is."""
+NOT_ALIKE = re.compile(r"\\[wWbBdD]")
+"""What means other characters in Python, outside ASCII."""
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
+FORMS: dict[str, Form] = {"NFC": "NFC", "NFD": "NFD", "NFKC": "NFKC", "NFKD": "NFKD"}
+"""Normalizers that leave a text in their form as it is, such as any ASCII text."""
 
 
-def leaves_ascii(normalizer: dict[str, Any] | None) -> bool:
+def normal_forms(normalizer: dict[str, Any] | None) -> list[Form] | None:
+    """The forms that a normalizer brings a text into; None when it does something else."""
     if normalizer is None:
-        return True
-    if normalizer["type"] == "Sequence":
-        return all(map(leaves_ascii, normalizer["normalizers"]))
-    return normalizer["type"] in UNCHANGING
+        return []
+    steps = normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
+    names = [step["type"] for step in steps]
+    return [FORMS[name] for name in names] if FORMS.keys() >= set(names) else None
 
 
-def word_patterns(pre_tokenizer: dict[str, Any] | None) -> list[re.Pattern[str]] | None:
-    """How a byte-level pre-tokenizer cuts; None for any other one."""
+def word_patterns(pre_tokenizer: dict[str, Any] | None, *, ascii_only: bool) -> list[re.Pattern[str]] | None:
+    """How a byte-level pre-tokenizer cuts text of stable characters; None for any other pre-tokenizer.
+
+    Each regular expression is applied to what the one before it gave, and keeps what it cuts by (`Pattern.split`).
+    """
     if pre_tokenizer is None:
         return None
     steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     if not steps or steps[-1]["type"] != "ByteLevel":
         return None
     patterns = [_pattern(step) for step in steps]
-    if None in patterns:
-        return None
-    compiled = [_compile(pattern) for pattern in patterns if pattern]
+    compiled = [None if pattern is None else _compile(pattern, ascii_only) for pattern in patterns if pattern != ""]
     return None if not compiled or None in compiled else [cut for cut in compiled if cut is not None]
 
 
@@ -58,19 +51,23 @@ def _pattern(step: dict[str, Any]) -> str | None:
     return None
 
 
-def _compile(pattern: str) -> re.Pattern[str] | None:
-    """The regular expression in Python's words, for ASCII text; None when it has no such form."""
+def _compile(pattern: str, ascii_only: bool) -> re.Pattern[str] | None:
+    """The regular expression in Python's words; None when it has no such form."""
+    if not ascii_only and NOT_ALIKE.search(pattern):
+        return None
     translated: list[str] = []
-    in_brackets = False
+    inside = False
     for piece in re.split(r"(\\[pP]\{\w+\}|\\.|\[|\])", pattern, flags=re.DOTALL):
-        if unicode_class := re.fullmatch(r"\\(p|P)\{(\w+)\}", piece):
-            characters = ASCII_CLASSES.get(unicode_class[2])
-            if characters is None or (unicode_class[1] == "P" and (in_brackets or not characters)):
+        if unicode_class := re.fullmatch(r"\\(p|P)\{([LMNPSZ][a-z]?)\}", piece):
+            characters = in_brackets(unicode_class[2], ascii_only=ascii_only)
+            if unicode_class[1] == "P" and (inside or not characters):
                 return None
             negated = "^" if unicode_class[1] == "P" else ""
-            translated.append(characters if in_brackets else f"[{negated}{characters}]" if characters else "(?!)")
+            translated.append(characters if inside else f"[{negated}{characters}]" if characters else "(?!)")
             continue
-        in_brackets = piece == "[" or (in_brackets and piece != "]")
+        if piece.startswith(("\\p", "\\P")):
+            return None
+        inside = piece == "[" or (inside and piece != "]")
         translated.append(piece)
     try:
         with warnings.catch_warnings():

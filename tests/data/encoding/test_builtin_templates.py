@@ -97,7 +97,8 @@ def test_there_is_one_for_every_family():
         ),
         (
             "alpaca",
-            "<s>### Instruction:\nWhat?\n\n### Response:\nFour.</s>\n\n### Instruction:\nSo?\n\n### Response:\nYes.</s>\n\n",
+            "<s>### Instruction:\nWhat?\n\n### Response:\nFour.</s>\n\n"
+            "### Instruction:\nSo?\n\n### Response:\nYes.</s>\n\n",
             "Four.</s>|Yes.</s>",
         ),
         ("vicuna", "<s>USER: What? ASSISTANT: Four.</s>USER: So? ASSISTANT: Yes.</s>", " Four.</s>| Yes.</s>"),
@@ -177,7 +178,7 @@ def test_a_name_is_looked_up_before_a_file(tmp_path: Path):
     [
         (
             "chatlm",
-            r"^model\.chat_template=chatlm: cannot be read: .*Did you mean 'chatml'\? Built-in: alpaca, .*Jinja file",
+            r"^model\.chat_template=chatlm: cannot be read: .*Did you mean 'chatml'\? Built-in: alpaca",
         ),
         ("none.jinja", r"^model\.chat_template=none\.jinja: cannot be read: No such file.*Built-in: "),
         (".", r"^model\.chat_template=\.: cannot be read: "),
