@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmkit.data.contract import Fingerprinted, Ordered
-from llmkit.data.mixture_data import Mixture
-from llmkit.data.mixture_source import MixtureRules, MixtureSource
-from llmkit.data.mixture_stream import MixtureStream
+from llmkit.data.mixtures.mixture_data import Mixture
+from llmkit.data.mixtures.mixture_source import MixtureRules, MixtureSource
+from llmkit.data.mixtures.mixture_stream import MixtureStream
 from llmkit.data.splitting import BLOCK, held_out, split
 from llmkit.data.stream_views import DatasetStream, StreamView
 from llmkit.errors import DataError

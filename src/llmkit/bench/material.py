@@ -68,7 +68,7 @@ def make_material(
         DataError: the data cannot be read, or holds more than text.
         ModelError: the tokenizer cannot be loaded.
     """
-    from llmkit.data.chat_template import ChatTemplate
+    from llmkit.data.chat.chat_template import ChatTemplate
 
     rows = list(chats(num_rows, accents=accents) if path is None else _rows_of(path, num_rows))
     file = directory / "rows.jsonl"

@@ -11,13 +11,13 @@ import tokenizers
 import transformers
 from transformers import PreTrainedTokenizerBase
 
-from llmkit.data.chat_template import ChatTemplate
-from llmkit.data.encoding import TextEncoder, TokenizedText
-from llmkit.data.marks import Span
-from llmkit.data.spelled import spelled_specials
-from llmkit.data.template_abilities import TemplateAbilities
-from llmkit.data.template_input import Chat
-from llmkit.data.turn_spans import Layout, lay_out
+from llmkit.data.chat.chat_template import ChatTemplate
+from llmkit.data.chat.marks import Span
+from llmkit.data.chat.spelled import spelled_specials
+from llmkit.data.chat.template_abilities import TemplateAbilities
+from llmkit.data.chat.template_input import Chat
+from llmkit.data.chat.turn_spans import Layout, lay_out
+from llmkit.data.tokenizing.encoding import TextEncoder, TokenizedText
 from llmkit.errors import DataError, ModelError
 from llmkit.types import Message, Source
 

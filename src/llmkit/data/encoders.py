@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from llmkit.config.schema import DataConfig, PromptDataConfig, SFTDataConfig
+from llmkit.data.chat.template_input import Chat
 from llmkit.data.codec import TextCodec
 from llmkit.data.contract import Encoded
 from llmkit.data.overlength import fit_pair, fit_sample
-from llmkit.data.template_input import Chat
 from llmkit.data.turns import prompt_messages
 from llmkit.data.weighing import Weighed, as_samples, check_tokens, message_weights, weigh_chat, weigh_text
 from llmkit.errors import DataError

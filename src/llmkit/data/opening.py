@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from llmkit.config.schema import ModelConfig
-from llmkit.data.builtin_templates import read_template, template_names
+from llmkit.data.chat.builtin_templates import read_template, template_names
 from llmkit.data.codec import TextCodec
 from llmkit.errors import ModelError
 from llmkit.models.loading import load_tokenizer

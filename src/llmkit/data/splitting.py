@@ -6,8 +6,8 @@ from typing import overload
 import numpy as np
 
 from llmkit.data.contract import Dataset, Sized, Stream
-from llmkit.data.mixing import derived_seed
-from llmkit.data.mixture_stream import MixtureStream
+from llmkit.data.mixtures.mixing import derived_seed
+from llmkit.data.mixtures.mixture_stream import MixtureStream
 from llmkit.data.row_views import choose_rows
 from llmkit.data.stream_views import StreamView
 from llmkit.errors import DataError

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from llmkit.data.chat.marked_spans import part_spans
+from llmkit.data.chat.marks import Span
+from llmkit.data.chat.span_weights import token_weights
+from llmkit.data.chat.template_input import Chat, check_has_messages
+from llmkit.data.chat.turn_spans import end_of_turn_start
 from llmkit.data.codec import TextCodec
-from llmkit.data.marked_spans import part_spans
-from llmkit.data.marks import Span
-from llmkit.data.span_weights import token_weights
-from llmkit.data.template_input import Chat, check_has_messages
-from llmkit.data.turn_spans import end_of_turn_start
 from llmkit.errors import DataError
 from llmkit.types import Message, Sample, Source
 

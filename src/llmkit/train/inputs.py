@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from llmkit import plugins
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.config.schema import RowsConfig
+from llmkit.data.chat.prefix_property import PrefixReport, check_prefix_property
 from llmkit.data.codec import TextCodec
 from llmkit.data.contract import (
     Dataset,
@@ -25,10 +26,9 @@ from llmkit.data.contract import (
     read_row,
 )
 from llmkit.data.counts import RowCounts
-from llmkit.data.encode_pool import Readable, encode_rows
-from llmkit.data.intake import read_items
+from llmkit.data.loading.intake import read_items
 from llmkit.data.opening import open_codec
-from llmkit.data.prefix_property import PrefixReport, check_prefix_property
+from llmkit.data.preparing.encode_pool import Readable, encode_rows
 from llmkit.data.row_errors import RowErrors
 from llmkit.data.splitting import split
 from llmkit.errors import DataError

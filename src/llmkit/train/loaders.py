@@ -5,9 +5,9 @@ from typing import TypeVar
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.config.schema import BatchConfig
 from llmkit.data.contract import Encoder, Ordered, Sized
-from llmkit.data.loader import Loader, load_prepared, load_rows
-from llmkit.data.prepared import prepare
-from llmkit.data.stream_loader import StreamLoader
+from llmkit.data.loading.loader import Loader, load_prepared, load_rows
+from llmkit.data.loading.stream_loader import StreamLoader
+from llmkit.data.preparing.prepared import prepare
 from llmkit.train.console import note
 from llmkit.train.inputs import Inputs, told
 from llmkit.types import Record

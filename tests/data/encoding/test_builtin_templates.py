@@ -11,10 +11,10 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from llmkit.config.schema import ModelConfig
-from llmkit.data.builtin_templates import read_template, template_names
+from llmkit.data.chat.builtin_templates import read_template, template_names
+from llmkit.data.chat.prefix_property import check_prefix_property
 from llmkit.data.codec import TextCodec
 from llmkit.data.opening import find_template, missing_tokens, open_codec
-from llmkit.data.prefix_property import check_prefix_property
 from llmkit.errors import DataError, ModelError
 from llmkit.testing.tiny import tiny_model
 from llmkit.types import Message, Record, Sample, Source

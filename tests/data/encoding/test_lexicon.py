@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmkit.data import lexicon
-from llmkit.data.encoding import TextEncoder
-from llmkit.data.lexicon import open_lexicon
+from llmkit.data.tokenizing import lexicon
+from llmkit.data.tokenizing.encoding import TextEncoder
+from llmkit.data.tokenizing.lexicon import open_lexicon
 
 # How tokenizers of several families cut text, in the notation of `tokenizers`.
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -3,9 +3,9 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from llmkit.data.builtin_templates import read_template
+from llmkit.data.chat.builtin_templates import read_template
+from llmkit.data.chat.prefix_property import check_prefix_property
 from llmkit.data.codec import TextCodec
-from llmkit.data.prefix_property import check_prefix_property
 
 Tokenizers = Callable[[str], PreTrainedTokenizerFast]
 

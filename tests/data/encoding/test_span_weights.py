@@ -5,8 +5,8 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.data.encoding import TokenizedText
-from llmkit.data.span_weights import token_weights
+from llmkit.data.chat.span_weights import token_weights
+from llmkit.data.tokenizing.encoding import TokenizedText
 
 
 def test_a_token_across_a_boundary_has_the_greater_weight():

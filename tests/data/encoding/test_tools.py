@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from llmkit.data.builtin_templates import read_template
+from llmkit.data.chat.builtin_templates import read_template
 from llmkit.data.codec import TextCodec
 from llmkit.errors import DataError
 from llmkit.types import Message, Part, Record, Sample, Source, ToolCall

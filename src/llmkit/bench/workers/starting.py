@@ -11,8 +11,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     from llmkit.bench.workers.opening import open_rows
     from llmkit.config.schema import BatchConfig
     from llmkit.data.collate import micro_batches
-    from llmkit.data.loader import load_prepared
-    from llmkit.data.prepared import prepare as prepare_rows
+    from llmkit.data.loading.loader import load_prepared
+    from llmkit.data.preparing.prepared import prepare as prepare_rows
 
     marks = {"imported": time.time()}
     opened = open_rows(settings, cache=True)

@@ -13,8 +13,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     """Open the stream; `num_rows` of the settings says how many rows it has."""
     from llmkit.bench.workers.opening import open_rows
     from llmkit.config.schema import BatchConfig
+    from llmkit.data.loading.stream_loader import StreamLoader
     from llmkit.data.row_errors import RowErrors
-    from llmkit.data.stream_loader import StreamLoader
 
     opened = open_rows(settings, cache=False, streaming=True)
     config = opened.config

@@ -15,8 +15,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     """Open the rows, the tokenizer and their plugins, which the timing leaves out."""
     from llmkit.bench.workers.opening import open_rows
     from llmkit.data.contract import to_record
-    from llmkit.data.encode_pool import encode_rows
-    from llmkit.data.prepared import prepare as prepare_rows
+    from llmkit.data.preparing.encode_pool import encode_rows
+    from llmkit.data.preparing.prepared import prepare as prepare_rows
 
     opened = open_rows(settings, cache=False)
     dataset, formatter, encoder = opened.dataset, opened.formatter, opened.encoder

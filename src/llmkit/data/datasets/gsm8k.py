@@ -37,6 +37,6 @@ def build(config: Config) -> "Dataset":
         # A copy of the hub's repository keeps the set in `main`, beside another form of it in `socratic`.
         inner = directory / "main"
         return open_path(str(inner if inner.is_dir() else directory), config.split, config.limit)
-    from llmkit.data.hub import load_from_hub
+    from llmkit.data.hub.remote import load_from_hub
 
     return load_from_hub(config.path, "main", config.split, revision=None, limit=config.limit)

@@ -40,19 +40,19 @@ def build(config: Config) -> "Dataset | Stream":
     Raises:
         DataError: there is no such set, subset or split, or the hub cannot be reached.
     """
-    from llmkit.data import hub, hub_local
+    from llmkit.data.hub import local, remote
 
     path = Path(config.path).expanduser()
-    if hub_local.is_saved(path):
+    if local.is_saved(path):
         _warn_unused(config, "subset", "revision", "data_files")
-        from_disk = hub_local.stream_from_disk if config.streaming else hub_local.load_from_disk
+        from_disk = local.stream_from_disk if config.streaming else local.load_from_disk
         return from_disk(path, config.split, limit=config.limit)
-    if path.is_dir() or (config.data_files is not None and config.path in hub_local.FILE_BUILDERS):
+    if path.is_dir() or (config.data_files is not None and config.path in local.FILE_BUILDERS):
         _warn_unused(config, "revision")
         name = str(path) if path.is_dir() else config.path
-        of_files = hub_local.stream_files if config.streaming else hub_local.load_files
+        of_files = local.stream_files if config.streaming else local.load_files
         return of_files(name, config.subset, config.split, data_files=config.data_files, limit=config.limit)
-    from_hub = hub.stream_from_hub if config.streaming else hub.load_from_hub
+    from_hub = remote.stream_from_hub if config.streaming else remote.load_from_hub
     return from_hub(
         config.path,
         config.subset,

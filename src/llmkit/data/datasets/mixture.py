@@ -7,8 +7,8 @@ from pydantic import Field
 from llmkit.config.section import PluginKind, PluginSection, Section
 
 if TYPE_CHECKING:
-    from llmkit.data.mixture_data import Mixture
-    from llmkit.data.mixture_stream import MixtureStream
+    from llmkit.data.mixtures.mixture_data import Mixture
+    from llmkit.data.mixtures.mixture_stream import MixtureStream
 
 
 class SourceConfig(Section):
@@ -48,6 +48,6 @@ def build(config: Config) -> "Mixture | MixtureStream":
     Raises:
         DataError: a source cannot be read, has no rows, or its format is not clear.
     """
-    from llmkit.data.mixture import open_mixture
+    from llmkit.data.mixtures.mixture import open_mixture
 
     return open_mixture(config)

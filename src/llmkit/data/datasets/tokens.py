@@ -53,8 +53,8 @@ def build(config: Config) -> "Dataset":
     Raises:
         DataError: a file is missing or damaged, or no store reads it.
     """
+    from llmkit.data.datasets.token_rows import Cut, SequenceRows, WindowRows
     from llmkit.data.stores.segments import open_sequences
-    from llmkit.data.token_rows import Cut, SequenceRows, WindowRows
 
     sequences = open_sequences(Path(config.path).expanduser(), config.store)
     # As any: the store's own options are part of what decides the rows.

@@ -6,11 +6,11 @@ from typing import Any
 
 from llmkit.config.resolve import Resolved
 from llmkit.data.counts import RowCounts
-from llmkit.data.encode_pool import encode_rows
 from llmkit.data.inspecting.subject import Subject, open_subject, rows
 from llmkit.data.inspecting.tally import Figures, Tally
 from llmkit.data.inspecting.viewing import RowView, choose_rows, view_rows
-from llmkit.data.progress import with_progress
+from llmkit.data.preparing.encode_pool import encode_rows
+from llmkit.data.preparing.progress import with_progress
 from llmkit.errors import ConfigError
 
 

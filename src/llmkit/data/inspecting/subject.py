@@ -8,13 +8,13 @@ from llmkit import plugins
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.config.schema import ModelConfig
+from llmkit.data.chat.prefix_property import check_prefix_property
 from llmkit.data.codec import TextCodec
 from llmkit.data.contract import Dataset, Encoder, Formatter, Sized, Stream, choose_formatter, to_record
 from llmkit.data.encoders import PairEncoder, PromptEncoder, SampleEncoder
 from llmkit.data.inspecting.labelling import Labeller
 from llmkit.data.inspecting.measuring import MeasuringEncoder
 from llmkit.data.opening import open_codec
-from llmkit.data.prefix_property import check_prefix_property
 from llmkit.data.splitting import split
 from llmkit.errors import DataError, ModelError
 from llmkit.models.loading import context_length

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from llmkit.data.array_file import ArrayLayout, map_array
+from llmkit.data.preparing.array_file import ArrayLayout, map_array
+from llmkit.data.preparing.token_arrays import FILES, TokenArrays, TokenLayout, TokenWriter
 from llmkit.data.stores.checking import checked
 from llmkit.data.stores.contract import Tokens, TokenSequences
 from llmkit.data.stores.writing import whole_files
-from llmkit.data.token_arrays import FILES, TokenArrays, TokenLayout, TokenWriter
 from llmkit.errors import DataError
 from llmkit.types import Sample, Source
 

@@ -11,7 +11,7 @@ import numpy as np
 from llmkit.data.contract import Dataset, Formatter
 from llmkit.data.files.file_types import DataFile, FileType, open_rows
 from llmkit.data.formatters import tokens
-from llmkit.data.progress import with_progress
+from llmkit.data.preparing.progress import with_progress
 from llmkit.data.stores.checking import checked
 from llmkit.data.stores.contract import Tokens
 from llmkit.data.stores.writing import whole_files
