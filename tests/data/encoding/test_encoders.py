@@ -77,6 +77,14 @@ def test_a_pair_is_not_a_conversation_and_the_other_way_round(codec_of: Codecs, 
         only(PairEncoder(codec, DataConfig()), conversation("user:q", "assistant:a"))
 
 
+def test_an_answer_that_is_labelled_as_bad_is_not_taught(codec_of: Codecs):
+    encoder = SampleEncoder(codec_of("chatml"), SFTDataConfig())
+    messages = (Message("user", "q"), Message("assistant", "a"))
+    with pytest.raises(DataError, match=r"^rows\.jsonl:3: this row's answer is labelled as a bad one.*on_error=skip"):
+        only(encoder, Record(messages, SOURCE, label=False))
+    assert only(encoder, Record(messages, SOURCE, label=True)) == only(encoder, Record(messages, SOURCE))
+
+
 def test_a_prompt_is_kept_when_a_completion_fits(codec_of: Codecs, conversation: Conversation):
     codec, record = codec_of("chatml"), conversation("user:q", "assistant:the answer is left out")
     length = len(codec.prompt_ids(record.messages[:1]))
