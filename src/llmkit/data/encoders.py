@@ -50,8 +50,8 @@ class SampleEncoder:
             raise DataError(f"{record.source}: this row is a preference pair; train on it with `llmkit train dpo`")
         if record.label is False:
             raise DataError(
-                f"{record.source}: this row's answer is labelled as a bad one, and fine-tuning would teach it; take such "
-                "rows out, or leave them out with --set data.on_error=skip --set data.max_skipped=N"
+                f"{record.source}: this row's answer is labelled as a bad one, and fine-tuning would teach it; take "
+                "such rows out, or leave them out with --set data.on_error=skip --set data.max_skipped=N"
             )
         if record.tokens is not None:
             return check_tokens(self.codec, record.tokens, record.source)
