@@ -3,7 +3,7 @@
 from typing import Any
 
 from llmkit.data.counts import RowCounts
-from llmkit.data.loader import Loader
+from llmkit.data.loading.loader import Loader
 from llmkit.types import Record
 
 
