@@ -236,12 +236,16 @@ class Batch:
 
     Attributes:
         token_ids: [T] int64.
-        position_ids: [T] int64, from 0 in each sequence.
-        sequence_ends: B exclusive ends; sequence b is `[sequence_ends[b - 1], sequence_ends[b])`.
-        loss_weights: [T] float32, weight of predicting token t; the first token of a sequence has 0.
+        position_ids: [T] int64, from 0 in each sequence; after a prefix they go on from it.
+        sequence_ends: B exclusive ends; sequence b owns the tokens `[sequence_ends[b - 1], sequence_ends[b])`.
+        loss_weights: [T] float32, weight of predicting token t; the first token of a sequence without a prefix has 0.
+        prefixes: for each sequence, the tokens `[start, end)` that come before its own: the first ones of the nearest
+            earlier sequence that has no prefix itself, none of them with a loss weight. (0, 0) where there are none;
+            None when no sequence has any.
     """
 
     token_ids: Tensor
     position_ids: Tensor
     sequence_ends: list[int]
     loss_weights: Tensor
+    prefixes: list[tuple[int, int]] | None = None

@@ -2,41 +2,19 @@
 
 import pytest
 import torch
-import transformers
 
-from llmkit.config.schema import ModelConfig
 from llmkit.data.collate import collate
-from llmkit.models.loading import load_model
+from llmkit.models.attention import LONGEST_ROW
 from llmkit.models.logprobs import token_logprobs
-from llmkit.models.packed import LONGEST_ROW, sequence_ids, supports_packing
+from llmkit.models.packed import sequence_ids, supports_packing
 from llmkit.types import Sample, Source
 
-SMALL = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "max_position_embeddings": 1024, "pad_token_id": 0}  # fmt: skip
-ARCHITECTURES = {
-    "llama": transformers.LlamaConfig(**SMALL),
-    "qwen2": transformers.Qwen2Config(**SMALL),
-    "qwen3": transformers.Qwen3Config(**SMALL, head_dim=8),
-    "mistral": transformers.MistralConfig(**SMALL, sliding_window=5, head_dim=8),
-    "gemma2": transformers.Gemma2Config(**SMALL, head_dim=8, sliding_window=5, query_pre_attn_scalar=8),
-    "gemma3": transformers.Gemma3TextConfig(**SMALL, head_dim=8, sliding_window=5, query_pre_attn_scalar=8),
-    "phi3": transformers.Phi3Config(**SMALL),
-    "gpt2": transformers.GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=1024),
-    "gpt_neox": transformers.GPTNeoXConfig(
-        **{name: value for name, value in SMALL.items() if name != "num_key_value_heads"}
-    ),
-    "qwen3_moe": transformers.Qwen3MoeConfig(
-        **SMALL, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
-    ),
-}
+from .architectures import ARCHITECTURES, load_small
 
 
 @pytest.fixture(params=list(ARCHITECTURES), scope="module")
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
-    directory = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[request.param]).save_pretrained(directory)
-    return load_model(ModelConfig(path=str(directory)))
+    return load_small(ARCHITECTURES[request.param], tmp_path_factory.mktemp(request.param))
 
 
 def samples(lengths: list[int]) -> list[Sample]:
@@ -81,9 +59,7 @@ def test_gradients_equal_those_of_each_sequence_alone(model: torch.nn.Module):
 
 @torch.no_grad()
 def test_long_sequences_take_the_fused_kernel_with_the_same_result(tmp_path):
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["qwen3"]).save_pretrained(tmp_path)
-    model = load_model(ModelConfig(path=str(tmp_path)))
+    model = load_small(ARCHITECTURES["qwen3"], tmp_path)
     assert supports_packing(model)
     rows = samples([LONGEST_ROW + 20, 5])
     packed = token_logprobs(model, collate(rows))[0]
@@ -97,10 +73,24 @@ def test_sequence_ids():
 
 @torch.no_grad()
 def test_temperature_divides_the_logits(tmp_path):
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]).save_pretrained(tmp_path)
-    model = load_model(ModelConfig(path=str(tmp_path)))
+    model = load_small(ARCHITECTURES["llama"], tmp_path)
     (row,) = samples([6])
     logits = model(torch.tensor([row.token_ids])).logits[0] / 0.5
     expected = logits[1:-1].log_softmax(-1).gather(1, torch.tensor(row.token_ids[2:])[:, None])[:, 0]
     torch.testing.assert_close(token_logprobs(model, collate([row]), temperature=0.5)[0], expected)
+
+
+def test_recurrent_layers_take_one_sequence_at_a_time(tmp_path):
+    from transformers import Lfm2Config
+
+    config = Lfm2Config(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"],
+    )  # fmt: skip
+    model = load_small(config, tmp_path)
+    assert not supports_packing(model)
+    rows = samples([9, 6])
+    with torch.no_grad():
+        together = token_logprobs(model, collate(rows)).logprobs
+        alone = [token_logprobs(model, collate([row])).logprobs for row in rows]
+    torch.testing.assert_close(together, torch.cat(alone))

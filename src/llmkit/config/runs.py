@@ -15,6 +15,7 @@ from llmkit.config.schema import (
     EvalConfig,
     ModelConfig,
     OptimConfig,
+    PairBatchConfig,
     PromptDataConfig,
     RolloutBatchConfig,
     RolloutEvalConfig,
@@ -67,7 +68,7 @@ class DPORun(TrainingRun):
     algorithm: DPOConfig = all_defaults(DPOConfig)
     data: DataConfig = all_defaults(DataConfig)
     eval: EvalConfig = all_defaults(EvalConfig)
-    batch: BatchConfig = all_defaults(BatchConfig)
+    batch: PairBatchConfig = all_defaults(PairBatchConfig)
 
 
 class GRPORun(TrainingRun):

@@ -105,6 +105,13 @@ class BatchConfig(Section):
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
 
 
+class PairBatchConfig(BatchConfig):
+    """How much goes into one optimizer step and one forward pass, and what pairs share in it."""
+
+    share_prompts: bool = True
+    """Compute the prompt of a pair once for both answers; changes memory and speed, the result by rounding alone."""
+
+
 class RolloutBatchConfig(Section):
     """How much goes into one reinforcement-learning step."""
 
@@ -112,6 +119,9 @@ class RolloutBatchConfig(Section):
     """Prompts sampled per step; times `algorithm.group_size` completions."""
     tokens_per_micro_batch: int = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
+    share_prompts: bool = True
+    """Compute the prompt of a group once for all completions; changes memory and speed, the result by rounding
+    alone."""
 
 
 class OptimConfig(Section):

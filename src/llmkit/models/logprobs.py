@@ -1,12 +1,16 @@
 """Log-probabilities of tokens under a model."""
 
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llmkit.models.packed import packed_logits
+from llmkit.models.head import output_head
+from llmkit.models.linear_logprobs import linear_logprobs
+from llmkit.models.packed import packed_hidden, packed_logits
+from llmkit.models.scoring import TokenLogprobs
 from llmkit.types import Batch
 
 
@@ -15,18 +19,15 @@ def supervised_positions(batch: Batch) -> Tensor:
     return batch.loss_weights.nonzero().flatten()
 
 
-class TokenLogprobs(NamedTuple):
-    """What a model says about N tokens.
-
-    Attributes:
-        logprobs: [N] float32 log-probabilities, nats, in order of position.
-        entropy: [N] entropies of their distributions, nats; None unless asked for.
-        mean_logprobs: [N] mean log-probability over the whole vocabulary, nats; None unless asked for.
-    """
-
-    logprobs: Tensor
-    entropy: Tensor | None = None
-    mean_logprobs: Tensor | None = None
+def predicting_positions(batch: Batch, positions: Tensor) -> Tensor:
+    """[N] where each of the tokens at `positions` is predicted from: the place before it in its own sequence."""
+    if batch.prefixes is None:
+        return positions - 1
+    before = torch.arange(-1, len(batch.token_ids) - 1)
+    for start, (_, end) in zip([0, *batch.sequence_ends[:-1]], batch.prefixes, strict=True):
+        if end:
+            before[start] = end - 1
+    return before.to(positions.device)[positions]
 
 
 def token_logprobs(
@@ -36,6 +37,7 @@ def token_logprobs(
     temperature: float = 1.0,
     entropy: Literal["none", "value", "gradient"] = "none",
     mean_logprobs: bool = False,
+    loss_scales: Tensor | None = None,
 ) -> TokenLogprobs:
     """Log-probability of each token that carries loss, given what is before it.
 
@@ -43,12 +45,26 @@ def token_logprobs(
         temperature: divides the logits, as the sampler did.
         entropy: whether to measure the entropy of each of those distributions, and whether a gradient flows through it.
         mean_logprobs: also measure the mean log-probability over the vocabulary; a gradient flows through it.
+        loss_scales: [N] factors, when the loss is `c * sum(loss_scales * logprobs)`; see `linear_logprobs`.
     """
     positions = supervised_positions(batch)
-    logits = packed_logits(model, batch, positions - 1).float()
+    places = predicting_positions(batch, positions)
+    targets = batch.token_ids[positions]
+    head = output_head(model)
+    if head is not None:
+        return linear_logprobs(
+            packed_hidden(model, head.backbone, batch, places),
+            head.linear.weight,
+            head.linear.bias,
+            targets,
+            scoring=replace(head.scoring, temperature=temperature),
+            entropy=entropy,
+            mean_logprobs=mean_logprobs,
+            loss_scales=loss_scales,
+        )
+    logits = packed_logits(model, batch, places).float()
     if temperature != 1.0:
         logits = logits / temperature
-    targets = batch.token_ids[positions]
     logprobs = -F.cross_entropy(logits, targets, reduction="none")
     return TokenLogprobs(
         logprobs,

@@ -1,30 +1,36 @@
 """One forward pass over many sequences laid end to end, without padding and without a dense mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from llmkit.models.attention import LONGEST_ROW, fused_attention, row_attention
+from llmkit.models.shared_layout import SharedLayout
 from llmkit.types import Batch
 
 ATTENTION = "llmkit"
 """Name of our attention in transformers' registry; models are loaded with it."""
-LONGEST_ROW = 512
-"""Tokens up to which sequences are lifted into rows on a CPU; longer ones go one by one through the fused kernel."""
+ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
+"""Kinds of layers, as configurations name them, that can be told where sequences end."""
+
+_carrying: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def supports_packing(model: nn.Module) -> bool:
     """Whether the model's attention can be told where sequences end.
 
     Models outside transformers' attention registry, and those that `loading` gave another attention, go one sequence
-    at a time instead.
+    at a time instead; so do those with recurrent layers, which carry a state from token to token.
     """
-    return getattr(getattr(model, "config", None), "_attn_implementation", None) == ATTENTION
+    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    return attention == ATTENTION and not _carries_state(model)
 
 
 def packed_logits(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
@@ -35,47 +41,69 @@ def packed_logits(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
     Returns: [N, V] in the model's compute type.
     """
     if supports_packing(model):
-        return _all_at_once(model, batch, positions)
-    return _one_by_one(model, batch, positions)
+        return model(**_packed_inputs(batch), logits_to_keep=positions).logits[0]
+    return _one_by_one(batch, positions, lambda token_ids: model(input_ids=token_ids, use_cache=False).logits)
+
+
+def packed_hidden(model: nn.Module, backbone: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
+    """[N, H] last hidden states at the chosen positions of a packed batch.
+
+    Args:
+        model: what `backbone` is a part of.
+    """
+    if supports_packing(model):
+        return backbone(**_packed_inputs(batch)).last_hidden_state[0].index_select(0, positions)
+    return _one_by_one(batch, positions, lambda ids: backbone(input_ids=ids, use_cache=False).last_hidden_state)
 
 
 def sequence_ids(batch: Batch) -> Tensor:
-    """[T] which sequence each token belongs to, from 0."""
+    """[T] which sequence each token belongs to, from 0; what sequences share belongs to the first of them."""
     ends = torch.tensor(batch.sequence_ends, device=batch.token_ids.device)
     return torch.searchsorted(ends, torch.arange(len(batch.token_ids), device=ends.device), right=True)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on `device`."""
-    return Batch(
-        batch.token_ids.to(device), batch.position_ids.to(device), batch.sequence_ends, batch.loss_weights.to(device)
+    return replace(
+        batch,
+        token_ids=batch.token_ids.to(device),
+        position_ids=batch.position_ids.to(device),
+        loss_weights=batch.loss_weights.to(device),
     )
 
 
-def _all_at_once(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
-    # A 4-D mask is passed through by transformers as it is; our attention never reads it.
-    no_mask = torch.empty(1, 1, 1, 1, device=batch.token_ids.device)
-    output = model(
-        input_ids=batch.token_ids[None],
-        position_ids=batch.position_ids[None],
-        attention_mask=no_mask,
-        use_cache=False,
-        logits_to_keep=positions,
-        layout=Layout(batch.sequence_ends, batch.token_ids.device),
-    )
-    return output.logits[0]
+def _packed_inputs(batch: Batch) -> dict[str, Any]:
+    device = batch.token_ids.device
+    return {
+        "input_ids": batch.token_ids[None],
+        "position_ids": batch.position_ids[None],
+        # A 4-D mask is passed through by transformers as it is; our attention never reads it.
+        "attention_mask": torch.empty(1, 1, 1, 1, device=device),
+        "use_cache": False,
+        "layout": Layout(batch.sequence_ends, device) if batch.prefixes is None else SharedLayout(batch),
+    }
 
 
-def _one_by_one(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
+def _one_by_one(batch: Batch, positions: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    assert batch.prefixes is None, "only a packed forward knows of shared prompts"
     pieces = []
     start = 0
     for end in batch.sequence_ends:
         inside = positions[(positions >= start) & (positions < end)] - start
         if len(inside):
-            output = model(input_ids=batch.token_ids[None, start:end], use_cache=False)
-            pieces.append(output.logits[0, inside])
+            pieces.append(run(batch.token_ids[None, start:end])[0, inside])
         start = end
     return torch.cat(pieces)
+
+
+def _carries_state(model: nn.Module) -> bool:
+    """Whether layers other than attention mix tokens: recurrent ones, and the convolutions before them."""
+    if model not in _carrying:
+        config: Any = model.config
+        kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+        has_convolution = any(isinstance(module, nn.Conv1d) for module in model.modules())
+        _carrying[model] = has_convolution or not kinds <= ATTENTION_LAYERS
+    return _carrying[model]
 
 
 class Layout:
@@ -120,7 +148,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    layout: Layout | None = None,
+    layout: Layout | SharedLayout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Causal attention within each sequence; ordinary SDPA when no `layout` is given.
@@ -135,22 +163,13 @@ def packed_attention(
             sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(layout, SharedLayout):
+        return layout.attend(query, key, value, scale, dropout, sliding_window), None
     short = layout.longest <= LONGEST_ROW and not (sliding_window and layout.longest > sliding_window)
     if short and not dropout and query.device.type == "cpu":
-        rows = _row_attention(layout.to_rows(query), layout.to_rows(key), layout.to_rows(value), layout.causal, scale)
+        rows = row_attention(layout.to_rows(query), layout.to_rows(key), layout.to_rows(value), layout.causal, scale)
         return layout.to_packed(rows), None
     return _looped_attention(query, key, value, layout, scale, dropout, sliding_window), None
-
-
-def _row_attention(query: Tensor, key: Tensor, value: Tensor, causal: Tensor, scaling: float) -> Tensor:
-    """[B, H, L, D] plain attention: on CPUs two batched products beat the fused kernel at these lengths."""
-    rows, heads, length, width = query.shape
-    groups = heads // key.shape[1]
-    # All query heads of one key head are stacked along the length: keys are never repeated.
-    stacked = query.reshape(rows, key.shape[1], groups * length, width)
-    scores = (stacked @ key.transpose(2, 3)).view(rows, key.shape[1], groups, length, length) * scaling
-    weights = scores.masked_fill(~causal, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return (weights.view(rows, key.shape[1], groups * length, length) @ value).view(rows, heads, length, width)
 
 
 def _looped_attention(
@@ -163,27 +182,13 @@ def _looped_attention(
     sliding_window: int | None,
 ) -> Tensor:
     """Fused attention, one sequence after another."""
-    grouped = query.shape[1] != key.shape[1]
-    pieces = []
-    for start, end in zip(layout.starts, layout.ends, strict=True):
-        here = slice(start, end)
-        window = _window_mask(end - start, sliding_window, query.device)
-        pieces.append(
-            F.scaled_dot_product_attention(
-                query[:, :, here], key[:, :, here], value[:, :, here],
-                attn_mask=window, is_causal=window is None, dropout_p=dropout, scale=scaling, enable_gqa=grouped,
-            )
-        )  # fmt: skip
+    pieces = [
+        fused_attention(
+            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scaling, dropout, sliding_window
+        )
+        for start, end in zip(layout.starts, layout.ends, strict=True)
+    ]
     return torch.cat(pieces, dim=2).transpose(1, 2)
-
-
-def _window_mask(length: int, sliding_window: int | None, device: torch.device) -> Tensor | None:
-    """[length, length] True where attention is allowed; None when the window covers the whole sequence."""
-    if sliding_window is None or length <= sliding_window:
-        return None
-    index = torch.arange(length, device=device)
-    distance = index[:, None] - index[None, :]
-    return (distance >= 0) & (distance < sliding_window)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from llmkit.config.schema import DeviceConfig, ModelConfig
 from llmkit.errors import ConfigError
 from llmkit.models.loading import load_model
-from llmkit.models.logprobs import TokenLogprobs, token_logprobs
+from llmkit.models.logprobs import token_logprobs
+from llmkit.models.packed import supports_packing
+from llmkit.models.scoring import TokenLogprobs
 from llmkit.types import Batch
 
 
@@ -36,6 +38,11 @@ class Policy:
         """Most tokens that the model can take."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
 
+    @property
+    def can_share_prompts(self) -> bool:
+        """Whether sequences that begin alike can be computed with their beginning there once."""
+        return supports_packing(self.model)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Run matrix products in the compute type."""
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
@@ -47,11 +54,17 @@ class Policy:
         temperature: float = 1.0,
         entropy: Literal["none", "value", "gradient"] = "none",
         mean_logprobs: bool = False,
+        loss_scales: Tensor | None = None,
     ) -> TokenLogprobs:
-        """Log-probabilities of the supervised tokens, nats, and what else is asked for."""
+        """Log-probabilities of the supervised tokens, nats, and what else is asked for; see `token_logprobs`."""
         with self.autocast():
             return token_logprobs(
-                self.model, batch, temperature=temperature, entropy=entropy, mean_logprobs=mean_logprobs
+                self.model,
+                batch,
+                temperature=temperature,
+                entropy=entropy,
+                mean_logprobs=mean_logprobs,
+                loss_scales=loss_scales,
             )
 
     @torch.no_grad()

@@ -12,7 +12,8 @@ from llmkit.algorithms.preference import Constants, Pairs
 from llmkit.config.algorithms import DPOConfig
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun
-from llmkit.data.collate import collate, micro_batches
+from llmkit.config.schema import PairBatchConfig
+from llmkit.data.collate import collate, collate_groups, micro_batches
 from llmkit.data.encoders import PairEncoder
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
@@ -22,7 +23,7 @@ from llmkit.models.policy import Policy
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
 from llmkit.train.dry_run import dry_run
-from llmkit.train.idle_settings import warn_of_idle_settings
+from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
@@ -53,6 +54,7 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
         # Policy and reference must differ by training alone.
         if disable_dropout(policy.model):
             note(DROPOUT_IS_OFF)
+        warn_of_repeated_prompts(policy, run.batch)
         if held_out and session.start == 0:
             session.journal.log(0, evaluate(policy, held_out, run))
         for step in range(session.start + 1, session.total_steps + 1):
@@ -70,7 +72,7 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
 def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) -> dict[str, float]:
     """One optimizer step on the mean loss of `pairs`, whatever the micro-batches."""
     engine.policy.model.train()
-    micro = batches(pairs, run.batch.tokens_per_micro_batch, engine.policy.device)
+    micro = batches(pairs, run.batch, engine.policy)
     constants = loss_constants(engine.policy, micro, run.algorithm)
     sums: dict[str, float] = {}
     for batch in micro:
@@ -89,7 +91,7 @@ def evaluate(policy: Policy, pairs: Sequence[PreferencePair], run: DPORun) -> di
     """Loss and share of pairs ranked rightly, on held-out pairs."""
     watch = Stopwatch()
     policy.model.eval()
-    micro = batches(pairs, run.batch.tokens_per_micro_batch, policy.device)
+    micro = batches(pairs, run.batch, policy)
     constants = loss_constants(policy, micro, run.algorithm)
     sums: dict[str, float] = {}
     for batch in micro:
@@ -137,12 +139,15 @@ def sum_over_answers(batch: Batch, values: Tensor) -> Tensor:
     return sequence_sums(weighted, sequence_ids(batch)[positions], len(batch.sequence_ends))
 
 
-def batches(pairs: Sequence[PreferencePair], tokens: int, device: torch.device) -> list[Batch]:
-    """Micro-batches in which each chosen answer is followed by its rejected one."""
-    return [
-        to_device(collate([side for pair in part for side in (pair.chosen, pair.rejected)]), device)
-        for part in micro_batches(pairs, tokens)
-    ]
+def batches(pairs: Sequence[PreferencePair], batch: PairBatchConfig, policy: Policy) -> list[Batch]:
+    """Micro-batches in which each chosen answer is followed by its rejected one, and their prompt is there once."""
+    groups = [[pair.chosen, pair.rejected] for pair in pairs]
+    if batch.share_prompts and policy.can_share_prompts:
+        found = [collate_groups(part) for part in micro_batches(groups, batch.tokens_per_micro_batch)]
+    else:
+        parts = micro_batches(pairs, batch.tokens_per_micro_batch)
+        found = [collate([side for pair in part for side in (pair.chosen, pair.rejected)]) for part in parts]
+    return [to_device(one, policy.device) for one in found]
 
 
 def add(sums: dict[str, float], values: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from llmkit.train.closing import close_run
 from llmkit.train.console import note, print_samples, warn
 from llmkit.train.dry_run import dry_run
 from llmkit.train.grpo_update import update
-from llmkit.train.idle_settings import warn_of_idle_settings
+from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_prompts
@@ -55,6 +55,7 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
         policy = session.policy
         if disable_dropout(policy.model):
             note(DROPOUT_IS_OFF)
+        warn_of_repeated_prompts(policy, run.batch)
         loop.run(sampler.engine.load_weights(session.start))
         if held_out and session.start == 0:
             session.journal.log(0, loop.run(evaluate(sampler, held_out, session, step=0)))

@@ -1,10 +1,15 @@
 """Settings that change nothing beside the others of their run, which a user should hear of."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from llmkit.config.algorithms import DPOConfig, GRPOConfig
+from llmkit.config.schema import PairBatchConfig, RolloutBatchConfig
 from llmkit.config.section import Section
-from llmkit.train.console import warn
+from llmkit.train.console import note, warn
+
+if TYPE_CHECKING:
+    from llmkit.models.policy import Policy
 
 
 def warn_of_idle_settings(algorithm: DPOConfig | GRPOConfig, temperature: float = 1.0) -> None:
@@ -76,3 +81,12 @@ def idle(section: Section, names: Sequence[str], why: str, prefix: str = "") -> 
         value, default = getattr(section, name), type(section).model_fields[name].default
         if value != default:
             yield f"algorithm.{prefix}{name}={value} has no effect: {why}"
+
+
+def warn_of_repeated_prompts(policy: "Policy", batch: PairBatchConfig | RolloutBatchConfig) -> None:
+    """Say that prompts are computed again for each answer, where the model leaves no other way."""
+    if batch.share_prompts and not policy.can_share_prompts:
+        note(
+            f"batch.share_prompts has no effect on {policy.model.config.model_type}: its layers cannot be told what "
+            "sequences share, so prompts are computed once for each answer."
+        )

@@ -13,7 +13,7 @@ from llmkit.algorithms.reward_shaping import overlong_penalties, shape_rewards
 from llmkit.config.algorithms import GRPOConfig, RewardShapingConfig
 from llmkit.config.runs import GRPORun
 from llmkit.data.codec import TextCodec
-from llmkit.data.collate import collate, micro_batches
+from llmkit.data.collate import collate_groups, divide_group, micro_batches
 from llmkit.data.turns import prompt_messages
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
@@ -100,15 +100,22 @@ def trained_batches(part: Sequence[Scored], run: GRPORun, policy: Policy, *, kee
     """Micro-batches of the rollouts that have a gradient, or of all of them.
 
     Without a KL penalty and an entropy bonus an advantage of 0 leaves none, so those rollouts are not computed; they
-    still count in the total that the loss is divided by.
+    still count in the total that the loss is divided by. The prompt of a group is computed once per micro-batch.
     """
     keep_all = keep_all or run.algorithm.kl_coef > 0 or run.algorithm.entropy_coef > 0
-    kept = [(rollout, advantage) for rollout, advantage in part if keep_all or advantage]
-    samples = {id(rollout): as_sample(rollout) for rollout, _ in kept}
-    rollouts = {id(samples[id(rollout)]): (rollout, advantage) for rollout, advantage in kept}
+    share = run.batch.share_prompts and policy.can_share_prompts
+    groups: dict[int, list[Sample]] = {}
+    scored: dict[int, Scored] = {}
+    for rollout, advantage in part:
+        if keep_all or advantage:
+            sample = as_sample(rollout)
+            scored[id(sample)] = (rollout, advantage)
+            groups.setdefault(rollout.group_id if share else len(scored), []).append(sample)
+    budget = run.batch.tokens_per_micro_batch
+    together = [some for group in groups.values() for some in divide_group(group, budget)]
     return [
-        _trained([rollouts[id(sample)] for sample in micro], micro, policy.device)
-        for micro in micro_batches(list(samples.values()), run.batch.tokens_per_micro_batch)
+        _trained([scored[id(sample)] for group in micro for sample in group], micro, policy.device)
+        for micro in micro_batches(together, budget)
     ]
 
 
@@ -131,7 +138,7 @@ def penalize(micro: Sequence[Trained], algorithm: GRPOConfig) -> None:
             trained.advantages = part
 
 
-def _trained(scored: Sequence[Scored], samples: Sequence[Sample], device: torch.device) -> Trained:
+def _trained(scored: Sequence[Scored], groups: Sequence[Sequence[Sample]], device: torch.device) -> Trained:
     advantages = [advantage for rollout, advantage in scored for _ in range(rollout.completion_length)]
     logprobs = [
         logprob
@@ -140,7 +147,7 @@ def _trained(scored: Sequence[Scored], samples: Sequence[Sample], device: torch.
         if mask
     ]
     return Trained(
-        to_device(collate(samples), device),
+        to_device(collate_groups(groups), device),
         torch.tensor(advantages, device=device),
         torch.tensor(logprobs, device=device),
     )

@@ -100,13 +100,14 @@ def evaluate(policy: Policy, samples: Sequence[Sample], run: SFTRun) -> dict[str
 def batch_loss(policy: Policy, batch: Batch, algorithm: SFTConfig, total: float) -> Tensor:
     """A micro-batch's part of the step's loss."""
     smoothing = algorithm.label_smoothing
-    found = policy.logprobs(batch, mean_logprobs=smoothing > 0)
+    positions = supervised_positions(batch)
+    scales = token_scales(batch.loss_weights[positions], sequence_ids(batch)[positions], algorithm.average, total)
+    linear = algorithm.loss == "cross_entropy" and not smoothing
+    found = policy.logprobs(batch, mean_logprobs=smoothing > 0, loss_scales=scales if linear else None)
     if algorithm.loss == "dft":
         losses = dft(found.logprobs)
     else:
         losses = cross_entropy(found.logprobs, found.mean_logprobs, smoothing)
-    positions = supervised_positions(batch)
-    scales = token_scales(batch.loss_weights[positions], sequence_ids(batch)[positions], algorithm.average, total)
     return (losses * scales).sum()
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from llmkit.config.resolve import resolve
 from llmkit.config.runs import SCHEMAS
-from llmkit.models.logprobs import TokenLogprobs, supervised_positions
+from llmkit.models.logprobs import supervised_positions
+from llmkit.models.scoring import TokenLogprobs
 from llmkit.testing.samples import record
 from llmkit.types import Batch, Rollout
 
@@ -33,9 +34,16 @@ class UnigramPolicy:
         self.reference = torch.randn(VOCABULARY, generator=generator, dtype=torch.float64).log_softmax(0)
         self.device = torch.device("cpu")
         self.num_passes = 0
+        self.can_share_prompts = True
 
     def logprobs(
-        self, batch: Batch, *, temperature: float = 1.0, entropy: str = "none", mean_logprobs: bool = False
+        self,
+        batch: Batch,
+        *,
+        temperature: float = 1.0,
+        entropy: str = "none",
+        mean_logprobs: bool = False,
+        loss_scales: Tensor | None = None,
     ) -> TokenLogprobs:
         self.num_passes += 1
         every = (self.logits / temperature).log_softmax(0)
