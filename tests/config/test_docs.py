@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from llmkit.config.docs import describe
-from llmkit.config.runs import SCHEMAS, DPORun, GRPORun, SFTRun
+from llmkit.config.runs import SCHEMAS, GRPORun, SFTRun
 from llmkit.config.shape import Slot, walk
 from llmkit.errors import ConfigError
 
@@ -50,7 +50,7 @@ def test_what_must_be_set_is_required():
 
 
 def test_sections_are_described_by_their_docstring():
-    assert describe(DPORun, "algorithm").help == "Direct preference optimization, arXiv:2305.18290, equation 7."
+    assert describe(SFTRun, "algorithm").help == "Supervised fine-tuning: cross-entropy of the answer's tokens."
 
 
 def test_unknown_keys_get_suggestions():

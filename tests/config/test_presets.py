@@ -122,5 +122,13 @@ def test_an_unknown_preset_names_the_option(presets, paint):
 @pytest.mark.parametrize("preset", list_presets(), ids=lambda preset: preset.name)
 def test_every_shipped_preset_resolves_and_says_what_it_is(preset):
     assert preset.summary
-    overrides = WAITING_FOR.get(preset.name, [])
+    overrides = ["dataset.name=arithmetic"] if preset.is_algorithm else WAITING_FOR.get(preset.name, [])
     resolve(SCHEMAS[preset.command], command=preset.command, preset=preset.name, overrides=overrides, environ={})
+
+
+def test_an_algorithm_belongs_to_its_command(presets):
+    presets("train/grpo/gsm8k", "# Whole."), presets("train/grpo/algorithms/dapo", "# Part.")
+    whole, part = sorted(list_presets("train/grpo"), key=lambda preset: preset.is_algorithm)
+    assert (whole.is_algorithm, part.is_algorithm) == (False, True)
+    assert (part.command, part.short_name, part.name) == ("train/grpo", "dapo", "train/grpo/algorithms/dapo")
+    assert find_preset("train/grpo", "algorithms/dapo") == part.path

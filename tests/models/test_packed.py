@@ -54,7 +54,7 @@ def samples(lengths: list[int]) -> list[Sample]:
 @torch.no_grad()
 def test_packed_logprobs_equal_those_of_each_sequence_alone(model: torch.nn.Module):
     rows = samples([9, 3, 14, 6])
-    packed, entropies = token_logprobs(model, collate(rows), with_entropy=True)
+    packed, entropies, _ = token_logprobs(model, collate(rows), entropy="value")
     alone = []
     for row in rows:
         logits = model(torch.tensor([row.token_ids]), use_cache=False).logits[0].float()

@@ -13,7 +13,15 @@ from llmkit.train import options
 from llmkit.train.invocation import Invocation
 
 COMMANDS = ("train/sft", "train/dpo", "train/grpo")
-NOTHING = {"preset": None, "config": None, "overrides": None, "resume": False, "dry_run": False, "as_json": False}
+NOTHING = {
+    "preset": None,
+    "algorithm": None,
+    "config": None,
+    "overrides": None,
+    "resume": False,
+    "dry_run": False,
+    "as_json": False,
+}
 
 
 @pytest.fixture
@@ -183,3 +191,66 @@ class TestResume:
 def test_an_unknown_preset_is_a_config_error():
     with pytest.raises(ConfigError, match="gsm8k-tiny"):
         train_cli.prepare("train/grpo", {**NOTHING, "preset": "gsm8k-tinny"})
+
+
+class TestAlgorithms:
+    def resolved(self, trained, line: str):
+        assert cli.run(line.split()) == 0
+        return trained[-1][0]
+
+    def test_a_named_algorithm_lies_over_the_preset_and_under_files_and_flags(self, trained, tmp_path):
+        (tmp_path / "run.yaml").write_text("algorithm: {clip_high: 0.5}\n")
+        line = "train grpo --preset gsm8k --algorithm dapo --config run.yaml --set algorithm.updates_per_step=2"
+        resolved = self.resolved(trained, line)
+        algorithm = resolved.run.algorithm
+        assert (algorithm.clip_high, algorithm.updates_per_step, algorithm.max_sampling_rounds) == (0.5, 2, 8)
+        assert resolved.run.batch.prompts_per_step == 32
+        assert resolved.origin("algorithm.max_sampling_rounds").place.partition(":")[0].endswith("algorithms/dapo.yaml")
+
+    def test_a_file_of_ones_own_is_an_algorithm_too(self, trained, tmp_path):
+        (tmp_path / "mine.yaml").write_text("extends: algorithms/gspo\nalgorithm: {clip_high: 1e-3}\n")
+        algorithm = self.resolved(trained, "train grpo --preset gsm8k-tiny --algorithm mine.yaml").run.algorithm
+        assert (algorithm.ratio, algorithm.clip_high) == ("sequence", 1e-3)
+
+    def test_an_unknown_one_is_told_with_those_there_are(self, trained, capsys):
+        assert cli.run(["train", "grpo", "--preset", "gsm8k-tiny", "--algorithm", "dpao"]) == 2
+        err = capsys.readouterr().err
+        assert "--algorithm dpao: no algorithm of this name for `llmkit train grpo`. Did you mean 'dapo'?" in err
+        assert "sapo" in err
+        assert trained == []
+
+    def test_of_another_command_is_unknown(self, trained, capsys):
+        assert cli.run(["train", "dpo", "--preset", "preference", "--algorithm", "dapo"]) == 2
+        assert "There are: cdpo, length_normalized, robust, rpo" in capsys.readouterr().err
+
+    def test_alone_it_is_no_run(self, trained, capsys):
+        assert cli.run(["train", "grpo", "--algorithm", "dapo"]) == 2
+        assert "nothing to train on" in capsys.readouterr().err
+
+    def test_resumed_it_lies_over_the_settings_of_the_run(self, tmp_path):
+        run = tmp_path / "runs" / "a"
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(
+            "# llmkit train grpo\ndataset: {name: arithmetic}\nalgorithm: {average: token, clip_high: 0.3}\n"
+        )
+        resolved, _ = train_cli.prepare("train/grpo", {**NOTHING, "resume": True, "algorithm": "gspo"})
+        assert (resolved.run.algorithm.average, resolved.run.algorithm.clip_high) == ("sequence", 4e-4)
+
+    def test_losses_are_named_by_a_flag_each_with_a_weight_or_none(self, trained):
+        resolved = self.resolved(trained, "train dpo --dataset arithmetic --loss ipo --loss sft=0.5")
+        assert resolved.run.algorithm.weights == {"ipo": 1.0, "sft": 0.5}
+        assert resolved.origin("algorithm.losses.sft").place == "--loss"
+
+    @pytest.mark.parametrize(
+        ("loss", "message"),
+        [
+            (
+                "sigmod",
+                "--loss: algorithm.losses: no preference loss named 'sigmod' (algorithm.losses.sigmod). Did you mean",
+            ),
+            ("sft=lots", "--loss sft=lots: the weight must be a number, as in --loss sft=0.5"),
+        ],
+    )
+    def test_a_loss_that_is_none_is_told_with_its_flag(self, trained, capsys, loss: str, message: str):
+        assert cli.run(["train", "dpo", "--dataset", "arithmetic", "--loss", loss]) == 2
+        assert message in capsys.readouterr().err

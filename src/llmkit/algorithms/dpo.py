@@ -1,40 +1,39 @@
-"""Direct preference optimization. Formulae only; no reference model is run here."""
+"""Direct preference optimization: a weighted sum of the losses in `preference`, and what is measured beside it."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from llmkit.algorithms.preference import LOSSES, Constants, Pairs
 
 
-def dpo_loss(
-    chosen: Tensor,
-    rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
+def dpo_loss(pairs: Pairs, weights: Mapping[str, float], constants: Constants) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of each preference pair.
 
     Args:
-        chosen: [B] log-probability of each preferred answer under the policy, summed over its tokens, nats.
-        rejected: [B] the same of the dispreferred answer.
-        reference_chosen: [B] under the reference model.
-        reference_rejected: [B] under the reference model.
-        beta: strength of the pull towards the reference model.
-        label_smoothing: probability that a label is wrong; 0 is plain DPO.
-    Returns: [B] losses, and [B] metrics: implicit rewards of both answers, their margin, and whether it is positive.
-    Source: arXiv:2305.18290, equation 7; label smoothing: https://ericmitchell.ai/cdpo.pdf, equation 3.
+        pairs: B pairs.
+        weights: names of losses with their weights.
+        constants: the numbers in the losses.
+    Returns: [B] losses, and [B] metrics: implicit rewards of both answers, their margin, whether it is positive, and
+        each loss before its weight where there are several.
+    Raises: ValueError if there is no loss of a name.
     """
-    reward_chosen = beta * (chosen - reference_chosen)
-    reward_rejected = beta * (rejected - reference_rejected)
-    margin = reward_chosen - reward_rejected
-    loss = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
-    with torch.no_grad():
-        metrics = {
-            "rewards_chosen": reward_chosen.detach(),
-            "rewards_rejected": reward_rejected.detach(),
-            "rewards_margin": margin.detach(),
-            "rewards_accuracy": (margin > 0).float(),
-        }
-    return loss, metrics
+    if unknown := weights.keys() - LOSSES.keys():
+        raise ValueError(f"no preference loss named {', '.join(sorted(unknown))}; there are: {', '.join(LOSSES)}")
+    losses = {name: LOSSES[name](pairs, constants) for name in weights}
+    total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(dim=0)
+    metrics = {f"loss_{name}": loss.detach() for name, loss in losses.items()} if len(losses) > 1 else {}
+    return total, metrics | reward_metrics(pairs, constants.beta)
+
+
+@torch.no_grad()
+def reward_metrics(pairs: Pairs, beta: float) -> dict[str, Tensor]:
+    """[B] implicit rewards, up to what both answers share. Source: arXiv:2305.18290, equation 5."""
+    margin = beta * pairs.margin
+    return {
+        "rewards_chosen": beta * pairs.chosen,
+        "rewards_rejected": beta * pairs.rejected,
+        "rewards_margin": margin,
+        "rewards_accuracy": (margin > 0).float(),
+    }

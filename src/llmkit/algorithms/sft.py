@@ -1,14 +1,33 @@
-"""Supervised fine-tuning: cross-entropy of the tokens that carry loss. No packing, no averaging: see `aggregate`."""
+"""Supervised fine-tuning: losses of the tokens that carry loss. No packing, no averaging: see `aggregate`."""
 
 from torch import Tensor
 
 
-def sft_loss(logprobs: Tensor, scales: Tensor) -> Tensor:
-    """Scaled negative log-likelihood.
+def cross_entropy(logprobs: Tensor, mean_logprobs: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
+    """Negative log-likelihood of each token, against a target that may be smoothed.
 
     Args:
         logprobs: [N] log-probabilities of the supervised tokens, nats.
-        scales: [N] factor of each token in the step's loss, from `aggregate.token_scales`.
-    Returns: scalar, nats; micro-batches of one step add up to the step's mean.
+        mean_logprobs: [N] mean log-probability over the whole vocabulary at each of their places; needed for smoothing.
+        label_smoothing: share of the target that is spread evenly over the vocabulary.
+    Returns: [N], nats.
+    Source: arXiv:1512.00567, section 7.
     """
-    return -(logprobs * scales).sum()
+    if not label_smoothing:
+        return -logprobs
+    assert mean_logprobs is not None, "smoothing compares with the whole vocabulary"
+    return -(1 - label_smoothing) * logprobs - label_smoothing * mean_logprobs
+
+
+def dft(logprobs: Tensor) -> Tensor:
+    """Cross-entropy of each token, weighed with the probability that the model gives it.
+
+    The gradient is minus that of the probability itself: a token that the model finds absurd barely moves it, where
+    cross-entropy would pull hardest.
+
+    Args:
+        logprobs: [N] log-probabilities of the supervised tokens, nats.
+    Returns: [N]; no gradient flows through the weights.
+    Source: arXiv:2508.05629, dynamic fine-tuning on the level of tokens.
+    """
+    return -logprobs.detach().exp() * logprobs

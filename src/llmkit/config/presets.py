@@ -9,6 +9,8 @@ from llmkit.config.yaml_files import leading_comment
 from llmkit.errors import ConfigError
 
 OWN = "llmkit"
+ALGORITHMS = "algorithms"
+"""Folder of a command's presets that hold an algorithm's settings and no more: something to lay over a whole run."""
 SUFFIXES = (".yaml", ".yml")
 
 
@@ -29,7 +31,12 @@ class Preset:
     @property
     def command(self) -> str:
         """The command that it configures: `train/grpo`."""
-        return self.name.rpartition("/")[0]
+        return self.name.rpartition("/")[0].removesuffix(f"/{ALGORITHMS}")
+
+    @property
+    def is_algorithm(self) -> bool:
+        """Whether it is part of a run: an algorithm, without model and data."""
+        return self.path.parent.name == ALGORITHMS
 
     @property
     def short_name(self) -> str:

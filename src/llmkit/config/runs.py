@@ -6,21 +6,19 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from llmkit.config.algorithms import DPOConfig, GRPOConfig, SFTConfig
 from llmkit.config.schema import (
     BatchConfig,
     CheckpointConfig,
     DataConfig,
     DeviceConfig,
-    DPOConfig,
     EvalConfig,
-    GRPOConfig,
     ModelConfig,
     OptimConfig,
     PromptDataConfig,
     RolloutBatchConfig,
     RolloutEvalConfig,
     SamplingConfig,
-    SFTConfig,
     SFTDataConfig,
 )
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
@@ -94,6 +92,11 @@ class GRPORun(TrainingRun):
                 f"sampling.max_new_tokens ({self.sampling.max_new_tokens}) leaves no room for a prompt within "
                 f"data.max_length ({self.data.max_length}); lower the first or raise the second"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_fits(self) -> Self:
+        self.algorithm.check_batch(self.batch.prompts_per_step)
         return self
 
 

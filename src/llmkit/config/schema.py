@@ -153,41 +153,6 @@ class SamplingConfig(Section):
     """Divides the logits before sampling; the policy's log-probabilities use the same value."""
 
 
-class SFTConfig(Section):
-    """Supervised fine-tuning: cross-entropy of the answer's tokens."""
-
-    average: Literal["token", "sequence"] = "token"
-    """`token`: every trained token of the step counts alike; `sequence`: every row does."""
-
-
-class DPOConfig(Section):
-    """Direct preference optimization, arXiv:2305.18290, equation 7."""
-
-    beta: float = Field(0.1, gt=0)
-    """How strongly the policy is held to the reference model."""
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Probability that a preference label is wrong (conservative DPO)."""
-
-
-class GRPOConfig(Section):
-    """Group-relative policy optimization, arXiv:2402.03300."""
-
-    group_size: int = Field(8, ge=2)
-    """Completions sampled per prompt."""
-    scale_by_std: bool = True
-    """Divide advantages by the group's deviation; off is the form of arXiv:2503.20783 (Dr. GRPO)."""
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    """The probability ratio is clipped below 1 minus this."""
-    clip_high: float = Field(0.2, gt=0)
-    """The probability ratio is clipped above 1 plus this."""
-    kl_coef: float = Field(0.0, ge=0)
-    """Weight of the KL divergence from the reference model (estimator k3); 0 needs no reference model."""
-    average: Literal["token", "sequence"] = "token"
-    """`token`: every sampled token of the step counts alike (DAPO); `sequence`: every completion does (GRPO)."""
-    updates_per_step: int = Field(1, ge=1)
-    """Optimizer steps taken on each batch of rollouts; 1 is on policy."""
-
-
 class EvalConfig(Section):
     """How a run measures itself on rows that it does not train on."""
 

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from llmkit.config.schema import DeviceConfig, ModelConfig
 from llmkit.errors import ConfigError
 from llmkit.models.loading import load_model
-from llmkit.models.logprobs import token_logprobs
+from llmkit.models.logprobs import TokenLogprobs, token_logprobs
 from llmkit.types import Batch
 
 
@@ -41,20 +41,27 @@ class Policy:
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 
     def logprobs(
-        self, batch: Batch, *, temperature: float = 1.0, with_entropy: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """[N] log-probabilities of the supervised tokens, nats, and their entropies when asked for."""
+        self,
+        batch: Batch,
+        *,
+        temperature: float = 1.0,
+        entropy: Literal["none", "value", "gradient"] = "none",
+        mean_logprobs: bool = False,
+    ) -> TokenLogprobs:
+        """Log-probabilities of the supervised tokens, nats, and what else is asked for."""
         with self.autocast():
-            return token_logprobs(self.model, batch, temperature=temperature, with_entropy=with_entropy)
+            return token_logprobs(
+                self.model, batch, temperature=temperature, entropy=entropy, mean_logprobs=mean_logprobs
+            )
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
         """[N] log-probabilities under the model that training began with."""
         if self.reference is not None:
             with self.autocast():
-                return token_logprobs(self.reference, batch, temperature=temperature)[0]
+                return token_logprobs(self.reference, batch, temperature=temperature).logprobs
         with self.model.disable_adapter(), self.autocast():
-            return token_logprobs(self.model, batch, temperature=temperature)[0]
+            return token_logprobs(self.model, batch, temperature=temperature).logprobs
 
     def recompute_activations(self) -> None:
         """Recompute activations in the backward pass instead of keeping them.

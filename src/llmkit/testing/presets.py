@@ -25,5 +25,7 @@ class PresetsContract(PluginContract):
 
     def test_each_resolves(self) -> None:
         for preset in self.presets():
-            command, _, name = preset.name.rpartition("/")
-            resolve(schema_of(command), command=command, preset=f"{preset.package}:{name}", environ={})
+            command = preset.command
+            name = f"{preset.package}:{preset.name.removeprefix(f'{command}/')}"
+            data = ["dataset.name=arithmetic"] if preset.is_algorithm else []
+            resolve(schema_of(command), command=command, preset=name, overrides=data, environ={})

@@ -28,14 +28,15 @@ Examples:
 DPO_EXAMPLES = """\b
 Examples:
   llmkit train dpo --model DIR --dataset files --dataset-path pairs.jsonl
-  llmkit train dpo --config run.yaml --set algorithm.beta=0.2 --adapter lora
+  llmkit train dpo --preset preference --dataset-path pairs.jsonl --loss ipo --set algorithm.beta=0.2
+  llmkit train dpo --config run.yaml --algorithm rpo --adapter lora
   llmkit train dpo --resume --output-dir runs/pairs
 """
 GRPO_EXAMPLES = """\b
 Examples:
   llmkit train grpo --preset gsm8k-tiny
   llmkit train grpo --preset gsm8k --model DIR --dataset-path DIR --max-steps 50
-  llmkit train grpo --preset gsm8k --set algorithm.clip_high=0.28 --dry-run
+  llmkit train grpo --preset gsm8k --algorithm dapo --set algorithm.clip_high=0.3 --dry-run
   llmkit train grpo --resume
 """
 
@@ -44,6 +45,7 @@ Examples:
 def sft(
     ctx: typer.Context,
     preset: options.Preset = None,
+    algorithm: options.Algorithm = None,
     config: options.ConfigFiles = None,
     overrides: options.Overrides = None,
     output_dir: options.OutputDir = None,
@@ -77,6 +79,7 @@ def sft(
 def dpo(
     ctx: typer.Context,
     preset: options.Preset = None,
+    algorithm: options.Algorithm = None,
     config: options.ConfigFiles = None,
     overrides: options.Overrides = None,
     output_dir: options.OutputDir = None,
@@ -87,6 +90,7 @@ def dpo(
     dataset: options.Dataset = None,
     dataset_path: options.DatasetPath = None,
     adapter: options.Adapter = None,
+    losses: options.Losses = None,
     learning_rate: options.LearningRate = None,
     max_steps: options.MaxSteps = None,
     num_epochs: options.NumEpochs = None,
@@ -110,6 +114,7 @@ def dpo(
 def grpo(
     ctx: typer.Context,
     preset: options.Preset = None,
+    algorithm: options.Algorithm = None,
     config: options.ConfigFiles = None,
     overrides: options.Overrides = None,
     output_dir: options.OutputDir = None,
@@ -160,18 +165,29 @@ def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]
     files = [Path(file) for file in parameters["config"] or ()]
     overrides: list[str] = list(parameters["overrides"] or ())
     settings = options.settings(parameters)
-    if parameters["resume"] and not preset and not files:
+    resumed = parameters["resume"] and not preset and not files
+    if resumed:
         directory = _run_to_resume(command, settings, overrides)
         files = [directory / "config.yaml"]
         settings["output_dir"] = ("--resume", str(directory))
     elif not (preset or files or overrides or _names_dataset(settings, os.environ)):
         raise ConfigError(_nothing_to_train_on(command))
+    if parameters["algorithm"]:
+        files = _with_algorithm(command, parameters["algorithm"], files, resumed=resumed)
     resolved = resolve(
         schema_of(command), command=command, preset=preset, files=files, options=settings, overrides=overrides
     )
     name = Path(preset).stem if preset else command.rpartition("/")[2]
     invocation = Invocation(name, parameters["resume"], parameters["dry_run"], parameters["as_json"])
     return resolved, invocation
+
+
+def _with_algorithm(command: str, name: str, files: Sequence[Path], *, resumed: bool) -> list[Path]:
+    """The files of a run with an algorithm's settings: under the user's own, but over those of a run to resume."""
+    from llmkit.train.algorithm_presets import find_algorithm
+
+    path = find_algorithm(command, name)
+    return [*files, path] if resumed else [path, *files]
 
 
 def show(summary: Mapping[str, Any], invocation: Invocation) -> None:

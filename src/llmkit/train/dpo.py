@@ -8,6 +8,8 @@ from torch import Tensor
 
 from llmkit.algorithms.aggregate import sequence_sums
 from llmkit.algorithms.dpo import dpo_loss
+from llmkit.algorithms.preference import Constants, Pairs
+from llmkit.config.algorithms import DPOConfig
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun
 from llmkit.data.collate import collate, micro_batches
@@ -20,6 +22,7 @@ from llmkit.models.policy import Policy
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
 from llmkit.train.dry_run import dry_run
+from llmkit.train.idle_settings import warn_of_idle_settings
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
@@ -32,6 +35,7 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
     run = resolved.run
     inputs = open_inputs(run)
     encoder = PairEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
+    warn_of_idle_settings(run.algorithm)
     if invocation.dry_run:
         pair = inputs.peek(encoder)
         return dry_run(resolved, inputs, [pair.chosen, pair.rejected], rows_per_step=2 * run.batch.rows_per_step)
@@ -43,7 +47,7 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
         inputs,
         loader,
         command="train/dpo",
-        with_reference=True,
+        with_reference=run.algorithm.needs_reference,
     ) as session:
         policy = session.policy
         # Policy and reference must differ by training alone.
@@ -66,9 +70,11 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
 def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) -> dict[str, float]:
     """One optimizer step on the mean loss of `pairs`, whatever the micro-batches."""
     engine.policy.model.train()
+    micro = batches(pairs, run.batch.tokens_per_micro_batch, engine.policy.device)
+    constants = loss_constants(engine.policy, micro, run.algorithm)
     sums: dict[str, float] = {}
-    for batch in batches(pairs, run.batch.tokens_per_micro_batch, engine.policy.device):
-        losses, metrics = batch_losses(engine.policy, batch, run)
+    for batch in micro:
+        losses, metrics = batch_losses(engine.policy, batch, run.algorithm, constants)
         engine.backward(losses.sum() / len(pairs))
         add(sums, {"loss": losses.detach(), **metrics})
     return {
@@ -83,9 +89,11 @@ def evaluate(policy: Policy, pairs: Sequence[PreferencePair], run: DPORun) -> di
     """Loss and share of pairs ranked rightly, on held-out pairs."""
     watch = Stopwatch()
     policy.model.eval()
+    micro = batches(pairs, run.batch.tokens_per_micro_batch, policy.device)
+    constants = loss_constants(policy, micro, run.algorithm)
     sums: dict[str, float] = {}
-    for batch in batches(pairs, run.batch.tokens_per_micro_batch, policy.device):
-        losses, metrics = batch_losses(policy, batch, run)
+    for batch in micro:
+        losses, metrics = batch_losses(policy, batch, run.algorithm, constants)
         add(sums, {"loss": losses, "accuracy": metrics["rewards_accuracy"], "margin": metrics["rewards_margin"]})
     return {
         **{f"eval_{name}": value / len(pairs) for name, value in sums.items()},
@@ -93,24 +101,39 @@ def evaluate(policy: Policy, pairs: Sequence[PreferencePair], run: DPORun) -> di
     }
 
 
-def batch_losses(policy: Policy, batch: Batch, run: DPORun) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and metrics of each pair; the batch holds chosen and rejected answers in turn."""
-    answers = answer_logprobs(batch, policy.logprobs(batch)[0])
-    reference = answer_logprobs(batch, policy.reference_logprobs(batch))
-    return dpo_loss(
-        answers[0::2],
-        answers[1::2],
-        reference[0::2],
-        reference[1::2],
-        beta=run.algorithm.beta,
-        label_smoothing=run.algorithm.label_smoothing,
-    )
+def batch_losses(
+    policy: Policy, batch: Batch, algorithm: DPOConfig, constants: Constants
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and metrics of each pair."""
+    return dpo_loss(compare(policy, batch, algorithm), algorithm.weights, constants)
 
 
-def answer_logprobs(batch: Batch, logprobs: Tensor) -> Tensor:
-    """[B] log-probability of each sequence's answer, nats."""
+def compare(policy: Policy, batch: Batch, algorithm: DPOConfig) -> Pairs:
+    """The log-ratios of a batch that holds chosen and rejected answers in turn."""
+    answers = sum_over_answers(batch, policy.logprobs(batch).logprobs)
+    lengths = sum_over_answers(batch, torch.ones_like(supervised_positions(batch), dtype=answers.dtype))
+    reference = torch.zeros_like(answers)
+    if algorithm.needs_reference:
+        reference = sum_over_answers(batch, policy.reference_logprobs(batch))
+    ratios = answers - reference
+    return Pairs(ratios[0::2], ratios[1::2], lengths[0::2], lengths[1::2], answers[0::2])
+
+
+@torch.no_grad()
+def loss_constants(policy: Policy, micro: Sequence[Batch], algorithm: DPOConfig) -> Constants:
+    """The numbers in the losses; what concerns the whole step takes a pass of its own, before any gradient."""
+    mean_reward = 0.0
+    if "bco" in algorithm.weights:
+        pairs = [compare(policy, batch, algorithm) for batch in micro]
+        rewards = torch.cat([ratio for pair in pairs for ratio in (pair.chosen, pair.rejected)])
+        mean_reward = algorithm.beta * rewards.mean().item()
+    return Constants(algorithm.beta, algorithm.label_smoothing, algorithm.discopop_temperature, mean_reward)
+
+
+def sum_over_answers(batch: Batch, values: Tensor) -> Tensor:
+    """[B] weighted sum of [N] values over each sequence's answer."""
     positions = supervised_positions(batch)
-    weighted = logprobs * batch.loss_weights[positions]
+    weighted = values * batch.loss_weights[positions]
     return sequence_sums(weighted, sequence_ids(batch)[positions], len(batch.sequence_ends))
 
 

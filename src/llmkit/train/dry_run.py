@@ -148,7 +148,7 @@ def needs_reference_copy(run: Any) -> bool:
     """Whether a frozen copy of the whole model is kept beside the policy."""
     if run.adapter.name != "full":
         return False
-    return getattr(run.algorithm, "kl_coef", 0) > 0 or hasattr(run.algorithm, "beta")
+    return getattr(run.algorithm, "needs_reference", False)
 
 
 def count(model: nn.Module) -> int:

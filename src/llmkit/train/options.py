@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from llmkit import plugins
+from llmkit.errors import ConfigError
 
 PATHS = {
     "output_dir": "output_dir",
@@ -33,6 +34,7 @@ PATHS = {
     "max_new_tokens": "sampling.max_new_tokens",
     "temperature": "sampling.temperature",
     "kl_coef": "algorithm.kl_coef",
+    "losses": "algorithm.losses",
 }
 """Key of the configuration that each parameter sets. Their help and defaults come from the schema."""
 
@@ -47,18 +49,41 @@ KINDS = {
 """Parameters that choose a plugin, and of which kind."""
 
 
+REPEATED = {"trackers": "--tracker", "losses": "--loss"}
+"""Flags that are typed once for each value."""
+
+
 def flag(parameter: str) -> str:
     """`learning_rate` as it is typed: `--learning-rate`."""
-    return "--tracker" if parameter == "trackers" else "--" + parameter.replace("_", "-")
+    return REPEATED.get(parameter) or "--" + parameter.replace("_", "-")
 
 
 def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """What was set on the command line: key of the configuration -> (flag, value)."""
+    """What was set on the command line: key of the configuration -> (flag, value).
+
+    Raises:
+        ConfigError: the weight of a loss is no number.
+    """
+    given = {name: value for name, value in parameters.items() if name in PATHS and value not in (None, [], ())}
+    if "losses" in given:
+        given["losses"] = dict(weighted_loss(text) for text in given["losses"])
     return {
         PATHS[name]: (flag(name), list(value) if isinstance(value, list | tuple) else value)
-        for name, value in parameters.items()
-        if name in PATHS and value not in (None, [], ())
+        for name, value in given.items()
     }
+
+
+def weighted_loss(text: str) -> tuple[str, float]:
+    """`sft=0.5` as a name and its weight, which is 1 when none is given.
+
+    Raises:
+        ConfigError: the weight is no number.
+    """
+    name, equals, weight = text.partition("=")
+    try:
+        return name, float(weight) if equals else 1.0
+    except ValueError:
+        raise ConfigError(f"--loss {text}: the weight must be a number, as in --loss sft=0.5") from None
 
 
 def _complete_preset(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -67,6 +92,12 @@ def _complete_preset(ctx: typer.Context, incomplete: str) -> list[str]:
     command = f"train/{ctx.info_name}"
     names = (preset.name.removeprefix(f"{command}/") for preset in list_presets(command))
     return [name for name in names if name.startswith(incomplete)]
+
+
+def _complete_algorithm(ctx: typer.Context, incomplete: str) -> list[str]:
+    from llmkit.train.algorithm_presets import algorithm_names
+
+    return [name for name in algorithm_names(f"train/{ctx.info_name}") if name.startswith(incomplete)]
 
 
 def _complete_plugin(kind: str) -> Any:
@@ -83,6 +114,15 @@ def _plugin(parameter: str, metavar: str = "NAME") -> Any:
 Preset = Annotated[
     str | None,
     typer.Option("--preset", "-p", metavar="NAME", help="Settings to start from.", autocompletion=_complete_preset),
+]
+Algorithm = Annotated[
+    str | None,
+    typer.Option(
+        "--algorithm",
+        metavar="NAME",
+        help="An algorithm's settings, over the preset's and under those of --config. See `llmkit presets list`.",
+        autocompletion=_complete_algorithm,
+    ),
 ]
 ConfigFiles = Annotated[
     list[Path] | None,
@@ -130,4 +170,8 @@ Reward = Annotated[str | None, _plugin("reward")]
 GroupSize = Annotated[int | None, typer.Option("--group-size", metavar="COUNT")]
 MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="TOKENS")]
 Temperature = Annotated[float | None, typer.Option("--temperature", metavar="NUMBER")]
+Losses = Annotated[
+    list[str] | None,
+    typer.Option("--loss", metavar="NAME[=WEIGHT]", help="A preference loss; several are added up. [default: sigmoid]"),
+]
 KLCoef = Annotated[float | None, typer.Option("--kl-coef", metavar="NUMBER")]

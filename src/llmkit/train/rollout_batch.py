@@ -1,4 +1,4 @@
-"""Scored rollouts as batches to train on."""
+"""Scored rollouts as batches to train on: shaped rewards, advantages, micro-batches."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llmkit.algorithms.advantages import advantages, lone_members, standardize, sums_to_the_end
+from llmkit.algorithms.kl import kl_estimate
+from llmkit.algorithms.reward_shaping import overlong_penalties, shape_rewards
+from llmkit.config.algorithms import GRPOConfig, RewardShapingConfig
 from llmkit.config.runs import GRPORun
 from llmkit.data.codec import TextCodec
 from llmkit.data.collate import collate, micro_batches
 from llmkit.data.turns import prompt_messages
-from llmkit.models.packed import to_device
+from llmkit.models.logprobs import supervised_positions
+from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.types import Batch, Record, Rollout, Sample
 
@@ -37,14 +42,54 @@ class Trained:
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
 
+    @property
+    def sequence_ids(self) -> Tensor:
+        """[N] which sequence each token belongs to, from 0."""
+        return sequence_ids(self.batch)[supervised_positions(self.batch)]
 
-def divide(rollouts: Sequence[Rollout], advantages: Sequence[float], num_parts: int) -> list[list[Scored]]:
-    """Rollouts for each optimizer step, whole groups together; never an empty part."""
-    scored = list(zip(rollouts, advantages, strict=True))
+
+def score_groups(rollouts: Sequence[Rollout], run: GRPORun) -> tuple[list[Scored], dict[str, float]]:
+    """The rollouts that train, with their advantages, and metrics of the groups.
+
+    Truncated rollouts that are left out of the loss are compared with all the same.
+    """
+    algorithm = run.algorithm
+    rewards = shaped_rewards(rollouts, run)
+    group_ids = torch.tensor([rollout.group_id for rollout in rollouts])
+    penalized = algorithm.kl_coef > 0 and algorithm.kl_in == "reward"
+    # With a penalty in the rewards, `penalize` scales: the deviation is that of what is left after it.
+    scale = "none" if penalized else algorithm.advantage_scale
+    found = advantages(rewards, group_ids, baseline=algorithm.baseline, scale=scale).tolist()
+    scored = [
+        (rollout, advantage)
+        for rollout, advantage in zip(rollouts, found, strict=True)
+        if not (algorithm.mask_truncated and rollout.stop_reason == "length")
+    ]
+    metrics: dict[str, float] = {"num_groups_of_one": lone_members(group_ids)}
+    if algorithm.reward_shaping != RewardShapingConfig.model_validate({}):
+        metrics["shaped_reward_mean"] = float(rewards.mean())
+    return scored, metrics
+
+
+def shaped_rewards(rollouts: Sequence[Rollout], run: GRPORun) -> Tensor:
+    """[B] rewards as advantages are made of them."""
+    shaping = run.algorithm.reward_shaping
+    rewards = torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float32)
+    penalties = None
+    if shaping.overlong_fraction:
+        lengths = torch.tensor([rollout.completion_length for rollout in rollouts], dtype=torch.float32)
+        limit = run.sampling.max_new_tokens
+        buffer = max(1, round(shaping.overlong_fraction * limit))
+        penalties = shaping.overlong_penalty * overlong_penalties(lengths, max_length=limit, buffer=buffer)
+    return shape_rewards(rewards, penalties=penalties, bias=shaping.bias, scale=shaping.scale, clip=shaping.clip)
+
+
+def divide(scored: Sequence[Scored], num_parts: int) -> list[list[Scored]]:
+    """Rollouts for each optimizer step, whole groups together; no part is empty unless there is nothing at all."""
     groups: dict[int, list[Scored]] = {}
     for rollout, advantage in scored:
         groups.setdefault(rollout.group_id, []).append((rollout, advantage))
-    num_parts = min(num_parts, len(groups))
+    num_parts = max(1, min(num_parts, len(groups)))
     parts: list[list[Scored]] = [[] for _ in range(num_parts)]
     for index, group in enumerate(groups.values()):
         parts[index * num_parts // len(groups)].extend(group)
@@ -54,10 +99,10 @@ def divide(rollouts: Sequence[Rollout], advantages: Sequence[float], num_parts: 
 def trained_batches(part: Sequence[Scored], run: GRPORun, policy: Policy, *, keep_all: bool = False) -> list[Trained]:
     """Micro-batches of the rollouts that have a gradient, or of all of them.
 
-    Without a KL penalty an advantage of 0 leaves none, so those rollouts are not computed; they still count in the
-    total that the loss is divided by.
+    Without a KL penalty and an entropy bonus an advantage of 0 leaves none, so those rollouts are not computed; they
+    still count in the total that the loss is divided by.
     """
-    keep_all = keep_all or run.algorithm.kl_coef > 0
+    keep_all = keep_all or run.algorithm.kl_coef > 0 or run.algorithm.entropy_coef > 0
     kept = [(rollout, advantage) for rollout, advantage in part if keep_all or advantage]
     samples = {id(rollout): as_sample(rollout) for rollout, _ in kept}
     rollouts = {id(samples[id(rollout)]): (rollout, advantage) for rollout, advantage in kept}
@@ -65,6 +110,25 @@ def trained_batches(part: Sequence[Scored], run: GRPORun, policy: Policy, *, kee
         _trained([rollouts[id(sample)] for sample in micro], micro, policy.device)
         for micro in micro_batches(list(samples.values()), run.batch.tokens_per_micro_batch)
     ]
+
+
+def penalize(micro: Sequence[Trained], algorithm: GRPOConfig) -> None:
+    """Take the KL divergence off the advantages of a whole step, token by token, and scale them.
+
+    A token answers for its own divergence and for that of the tokens after it.
+
+    Source: arXiv:2501.03262 (REINFORCE++), with the estimator k1 and a batch's deviation.
+    """
+    for trained in micro:
+        assert trained.old_logprobs is not None
+        assert trained.reference_logprobs is not None
+        kl = kl_estimate(trained.old_logprobs, trained.reference_logprobs, algorithm.kl_estimator)
+        trained.advantages = trained.advantages - algorithm.kl_coef * sums_to_the_end(kl, trained.sequence_ids)
+    if algorithm.advantage_scale == "batch" and micro:
+        sizes = [len(trained.advantages) for trained in micro]
+        scaled = standardize(torch.cat([trained.advantages for trained in micro]).double()).float()
+        for trained, part in zip(micro, scaled.split(sizes), strict=True):
+            trained.advantages = part
 
 
 def _trained(scored: Sequence[Scored], samples: Sequence[Sample], device: torch.device) -> Trained:

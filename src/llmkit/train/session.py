@@ -216,7 +216,8 @@ class Session:
         if run.device.gradient_checkpointing:
             base.recompute_activations()
         self.policy = base
-        self.engine = TorchEngine(base, run.optim, self.total_steps)
+        updates = getattr(run.algorithm, "updates_per_step", 1)
+        self.engine = TorchEngine(base, run.optim, self.total_steps * updates)
         if checkpoint:
             state = read_state(checkpoint.trainer)
             self._position.load_state_dict(state["position"])

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmkit.algorithms.aggregate import token_scales
-from llmkit.algorithms.sft import sft_loss
+from llmkit.algorithms.aggregate import step_total, token_scales
+from llmkit.algorithms.sft import cross_entropy, dft
+from llmkit.config.algorithms import SFTConfig
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import SFTRun
 from llmkit.data.collate import collate, micro_batches
@@ -65,10 +66,10 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
 def update(engine: TrainEngine, samples: Sequence[Sample], run: SFTRun) -> dict[str, float]:
     """One optimizer step on the mean loss of `samples`, whatever the micro-batches."""
     engine.policy.model.train()
-    total = step_total(samples, run.algorithm.average)
+    total = weight_of(samples, run.algorithm.average)
     loss = 0.0
     for batch in batches(samples, run.batch.tokens_per_micro_batch, engine.policy.device):
-        part = batch_loss(engine.policy, batch, run.algorithm.average, total)
+        part = batch_loss(engine.policy, batch, run.algorithm, total)
         engine.backward(part)
         loss += part.item()
     return {
@@ -81,30 +82,38 @@ def update(engine: TrainEngine, samples: Sequence[Sample], run: SFTRun) -> dict[
 
 @torch.no_grad()
 def evaluate(policy: Policy, samples: Sequence[Sample], run: SFTRun) -> dict[str, float]:
-    """Loss on held-out samples, nats per trained token, and its time."""
+    """Cross-entropy of held-out samples, nats per trained token, and its time.
+
+    It is the same for every loss that a run may train with, so that runs compare.
+    """
     watch = Stopwatch()
     policy.model.eval()
-    total = step_total(samples, run.algorithm.average)
+    plain = run.algorithm.model_copy(update={"loss": "cross_entropy", "label_smoothing": 0.0})
+    total = weight_of(samples, plain.average)
     parts = [
-        batch_loss(policy, batch, run.algorithm.average, total).item()
+        batch_loss(policy, batch, plain, total).item()
         for batch in batches(samples, run.batch.tokens_per_micro_batch, policy.device)
     ]
     return {"eval_loss": sum(parts), "evaluation_seconds": watch.read()}
 
 
-def batch_loss(policy: Policy, batch: Batch, average: str, total: float) -> Tensor:
+def batch_loss(policy: Policy, batch: Batch, algorithm: SFTConfig, total: float) -> Tensor:
     """A micro-batch's part of the step's loss."""
-    logprobs, _ = policy.logprobs(batch)
+    smoothing = algorithm.label_smoothing
+    found = policy.logprobs(batch, mean_logprobs=smoothing > 0)
+    if algorithm.loss == "dft":
+        losses = dft(found.logprobs)
+    else:
+        losses = cross_entropy(found.logprobs, found.mean_logprobs, smoothing)
     positions = supervised_positions(batch)
-    scales = token_scales(batch.loss_weights[positions], sequence_ids(batch)[positions], average, total)
-    return sft_loss(logprobs, scales)
+    scales = token_scales(batch.loss_weights[positions], sequence_ids(batch)[positions], algorithm.average, total)
+    return (losses * scales).sum()
 
 
-def step_total(samples: Sequence[Sample], average: str) -> float:
-    """What the step's losses are divided by: its weight, or its number of rows."""
-    if average == "sequence":
-        return float(len(samples))
-    return float(sum(sum(sample.loss_weights[1:]) for sample in samples))
+def weight_of(samples: Sequence[Sample], average: str) -> float:
+    """What the losses of a step of `samples` are divided by."""
+    weight = sum(sum(sample.loss_weights[1:]) for sample in samples)
+    return step_total(average, num_tokens=weight, num_sequences=len(samples))
 
 
 def batches(samples: Sequence[Sample], tokens: int, device: torch.device) -> list[Batch]:

@@ -1,0 +1,143 @@
+"""The optimizer steps on one batch of scored rollouts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llmkit.algorithms.aggregate import step_total, token_scales
+from llmkit.algorithms.importance import Correction, importance_weights, mismatch
+from llmkit.algorithms.kl import kl_estimate
+from llmkit.algorithms.policy_loss import Surrogate, surrogate_loss
+from llmkit.config.algorithms import GRPOConfig
+from llmkit.config.runs import GRPORun
+from llmkit.engines.training.contract import TrainEngine
+from llmkit.models.logprobs import supervised_positions
+from llmkit.models.policy import Policy
+from llmkit.train.rollout_batch import Scored, Trained, divide, penalize, score_groups, trained_batches
+from llmkit.types import Rollout
+
+
+def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> dict[str, float]:
+    """The optimizer steps on one batch of rollouts."""
+    scored, metrics = score_groups(rollouts, run)
+    parts = divide(scored, run.algorithm.updates_per_step)
+    batches = [trained_batches(part, run, engine.policy) for part in parts]
+    prepare(engine.policy, batches, run)
+    engine.policy.model.train()
+    sums: dict[str, float] = {"loss": 0.0, "num_trained_tokens": 0.0}
+    steps = [update_once(engine, part, micro, run, sums) for part, micro in zip(parts, batches, strict=True)]
+    count = sums.pop("num_trained_tokens")
+    loss = sums.pop("loss") / len(parts)
+    num_measured = count or measure(engine.policy, parts, run, sums)
+    return {
+        "loss": loss,
+        **{name: value / num_measured for name, value in sums.items()},
+        "num_trained_tokens": count,
+        "grad_norm": max(step["grad_norm"] for step in steps),
+        "learning_rate": steps[-1]["learning_rate"],
+        **metrics,
+    }
+
+
+def update_once(
+    engine: TrainEngine, part: Sequence[Scored], batches: Sequence[Trained], run: GRPORun, sums: dict[str, float]
+) -> dict[str, float]:
+    """One optimizer step; adds its loss, and its metrics summed over tokens, to `sums`."""
+    total = step_total(
+        run.algorithm.average,
+        num_tokens=sum(rollout.completion_length for rollout, _ in part),
+        num_sequences=len(part),
+        length=run.algorithm.average_length or run.sampling.max_new_tokens,
+    )
+    for trained in batches:
+        loss, metrics = batch_loss(engine.policy, trained, run, total)
+        engine.backward(loss)
+        sums["loss"] += loss.item()
+        add(sums, metrics)
+    return engine.step()
+
+
+@torch.no_grad()
+def measure(policy: Policy, parts: Sequence[Sequence[Scored]], run: GRPORun, sums: dict[str, float]) -> float:
+    """The metrics of a step without any gradient, in which the answers of every group are equally good.
+
+    Returns: the number of tokens that were measured.
+    """
+    for trained in (trained for part in parts for trained in trained_batches(part, run, policy, keep_all=True)):
+        _, metrics = batch_loss(policy, trained, run, 1.0)
+        add(sums, metrics)
+    return sums.pop("num_trained_tokens", 0.0)
+
+
+def add(sums: dict[str, float], metrics: dict[str, Tensor]) -> None:
+    """Add up each metric over tokens."""
+    for name, values in metrics.items():
+        sums[name] = sums.get(name, 0.0) + float(values.sum())
+
+
+@torch.no_grad()
+def prepare(policy: Policy, batches: Sequence[Sequence[Trained]], run: GRPORun) -> None:
+    """What is needed before the weights change: old and reference log-probabilities, advantages with a penalty in them.
+
+    With one update per step the policy is the one that the step began with, so its old log-probabilities are those of
+    the update itself and need no pass of their own.
+    """
+    algorithm, temperature = run.algorithm, run.sampling.temperature
+    penalized = algorithm.kl_coef > 0 and algorithm.kl_in == "reward"
+    policy.model.eval()
+    micro = [trained for part in batches for trained in part]
+    for trained in micro:
+        if len(batches) > 1 or penalized:
+            trained.old_logprobs = policy.logprobs(trained.batch, temperature=temperature).logprobs
+        if algorithm.needs_reference:
+            trained.reference_logprobs = policy.reference_logprobs(trained.batch, temperature=temperature)
+    if penalized:
+        penalize(micro, algorithm)
+
+
+def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """A micro-batch's part of the step's loss, and metrics of each of its [N] trained tokens."""
+    algorithm = run.algorithm
+    wanted = "gradient" if algorithm.entropy_coef else "value"
+    logprobs, entropy, _ = policy.logprobs(trained.batch, temperature=run.sampling.temperature, entropy=wanted)
+    assert entropy is not None
+    ids = trained.sequence_ids
+    old = trained.old_logprobs if trained.old_logprobs is not None else logprobs.detach()
+    losses, clipped = surrogate_loss(logprobs, old, trained.advantages, ids, surrogate_of(algorithm))
+    weights, metrics = importance_weights(old, trained.sampler_logprobs, ids, correction_of(algorithm))
+    losses = weights * losses
+    if trained.reference_logprobs is not None:
+        kl = kl_estimate(logprobs, trained.reference_logprobs, algorithm.kl_estimator)
+        metrics["kl"] = kl.detach()
+        if algorithm.kl_in == "loss":
+            losses = losses + algorithm.kl_coef * kl
+    if algorithm.entropy_coef:
+        losses = losses - algorithm.entropy_coef * entropy
+    present = trained.batch.loss_weights[supervised_positions(trained.batch)]
+    scales = token_scales(present, ids, algorithm.average, total)
+    return (losses * scales).sum(), {
+        "num_trained_tokens": present,
+        "entropy": entropy.detach(),
+        "ratio_clipped_fraction": clipped,
+        **mismatch(old, trained.sampler_logprobs),
+        **metrics,
+    }
+
+
+def surrogate_of(algorithm: GRPOConfig) -> Surrogate:
+    """The policy loss that a configuration asks for."""
+    return Surrogate(
+        algorithm.loss,
+        algorithm.ratio,
+        algorithm.clip_low,
+        algorithm.clip_high,
+        algorithm.dual_clip,
+        algorithm.sapo_temperatures,
+    )
+
+
+def correction_of(algorithm: GRPOConfig) -> Correction:
+    """The importance correction that a configuration asks for."""
+    correction = algorithm.correction
+    return Correction(correction.action, correction.level, correction.lower, correction.upper)

@@ -1,0 +1,125 @@
+"""Everything that turns prompts into scored rollouts, and how a step's groups are drawn."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from llmkit import plugins
+from llmkit.config.runs import GRPORun
+from llmkit.engines.inference.contract import EngineContext, InferenceEngine
+from llmkit.models.policy import Policy
+from llmkit.rollout.groups import sample_groups, score_all
+from llmkit.train.inputs import Inputs, build
+from llmkit.train.prompt_queue import PromptQueue
+from llmkit.train.session import Stopwatch
+from llmkit.types import Record, Rollout, SamplingParams
+
+
+@dataclass
+class Drawn:
+    """The groups of a step.
+
+    Attributes:
+        rollouts: everything that was sampled, scored.
+        kept: what there is to train on.
+        num_rounds: how often prompts were drawn.
+        seconds: `generation_seconds` and `scoring_seconds`.
+    """
+
+    rollouts: list[Rollout] = field(default_factory=list)
+    kept: list[Rollout] = field(default_factory=list)
+    num_rounds: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"generation_seconds": 0.0, "scoring_seconds": 0.0})
+
+    @property
+    def num_dropped(self) -> int:
+        """Groups that are not trained on."""
+        return num_groups(self.rollouts) - num_groups(self.kept)
+
+
+@dataclass
+class Sampler:
+    """Engine, workflow and reward of a run."""
+
+    run: GRPORun
+    inputs: Inputs
+    engine: InferenceEngine
+    workflow: Any
+    reward: Any
+
+    async def draw(self, prompts: PromptQueue, step: int) -> Drawn:
+        """The scored groups of a step.
+
+        With several sampling rounds (DAPO, arXiv:2503.14476, equation 11), groups whose rewards are all equal are
+        dropped, since they have no gradient, and as many prompts are drawn in their place. A step stays short when the
+        rounds are over; if not one group differs, nothing is dropped.
+        """
+        drawn = Drawn()
+        size, most = self.run.batch.prompts_per_step, self.run.algorithm.max_sampling_rounds
+        while drawn.num_rounds < most and (missing := size - num_groups(drawn.kept)):
+            rollouts = await self._round(prompts.take(missing), step, drawn)
+            drawn.kept += different(rollouts) if most > 1 else rollouts
+        drawn.kept = drawn.kept or drawn.rollouts
+        return drawn
+
+    async def held_out(self, records: Sequence[Record]) -> list[Rollout]:
+        """One scored rollout for each record; the same random numbers every time, so that evaluations compare."""
+        rollouts = await self._sample(records, 1, self.run.eval.temperature, "eval")
+        await score_all(rollouts, self.reward)
+        return rollouts
+
+    async def _round(self, records: Sequence[Record], step: int, drawn: Drawn) -> list[Rollout]:
+        """A scored group for each record, added to what was drawn before."""
+        watch = Stopwatch()
+        seed = f"train:{step}:{drawn.num_rounds}" if drawn.num_rounds else f"train:{step}"
+        rollouts = await self._sample(records, self.run.algorithm.group_size, self.run.sampling.temperature, seed)
+        first = num_groups(drawn.rollouts)
+        for rollout in rollouts:
+            rollout.group_id += first
+        drawn.seconds["generation_seconds"] += watch.read()
+        await score_all(rollouts, self.reward)
+        drawn.seconds["scoring_seconds"] += watch.read()
+        drawn.rollouts += rollouts
+        drawn.num_rounds += 1
+        return rollouts
+
+    async def _sample(self, records: Sequence[Record], size: int, temperature: float, name: str) -> list[Rollout]:
+        sampling = SamplingParams(
+            max_new_tokens=self.run.sampling.max_new_tokens,
+            temperature=temperature,
+            stop_token_ids=self.inputs.codec.stop_token_ids,
+        )
+        return await sample_groups(
+            records,
+            size,
+            workflow=self.workflow,
+            engine=self.engine,
+            codec=self.inputs.codec,
+            sampling=sampling,
+            seed=f"{self.run.seed}:{name}",
+        )
+
+
+@contextmanager
+def open_sampler(run: GRPORun, policy: Policy, inputs: Inputs, loop: asyncio.Runner) -> Iterator[Sampler]:
+    """Start engine, workflow and reward; close the engine however the run ends."""
+    workflow, reward = build("workflows", run.workflow), build("rewards", run.reward)
+    engine = plugins.load("engines", run.engine.name).build(run.engine, EngineContext(run.model, run.device, policy))
+    try:
+        yield Sampler(run, inputs, engine, workflow, reward)
+    finally:
+        loop.run(engine.close())
+
+
+def different(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The groups in which some rewards are better than others."""
+    groups = (list(group) for _, group in groupby(rollouts, key=lambda rollout: rollout.group_id))
+    return [rollout for group in groups if len({one.reward for one in group}) > 1 for rollout in group]
+
+
+def num_groups(rollouts: Sequence[Rollout]) -> int:
+    """How many groups the rollouts are of."""
+    return len({rollout.group_id for rollout in rollouts})
