@@ -26,11 +26,22 @@ _carrying: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def supports_packing(model: nn.Module) -> bool:
     """Whether the model's attention can be told where sequences end.
 
-    Models outside transformers' attention registry, and those that `loading` gave another attention, go one sequence
-    at a time instead; so do those with recurrent layers, which carry a state from token to token.
+    Models outside transformers' attention registry, those that `loading` gave another attention, and those with an
+    adapter that puts something beside each sequence go one sequence at a time instead; so do those with recurrent
+    layers, which carry a state from token to token.
     """
+    if goes_one_by_one(model):
+        return False
     attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
     return attention == ATTENTION and not _carries_state(model)
+
+
+def goes_one_by_one(model: nn.Module) -> bool:
+    """Whether an adapter that is switched on has virtual tokens, or a model of its own, for every sequence."""
+    adapter = getattr(model, "active_peft_config", None)
+    if adapter is None or getattr(model, "_adapters_disabled", False):
+        return False
+    return adapter.is_prompt_learning or adapter.peft_type == "SHADOW"
 
 
 def packed_logits(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
@@ -91,7 +102,9 @@ def _one_by_one(batch: Batch, positions: Tensor, run: Callable[[Tensor], Tensor]
     for end in batch.sequence_ends:
         inside = positions[(positions >= start) & (positions < end)] - start
         if len(inside):
-            pieces.append(run(batch.token_ids[None, start:end])[0, inside])
+            given = run(batch.token_ids[None, start:end])[0]
+            # An adapter's virtual tokens come first and give something too.
+            pieces.append(given[len(given) - (end - start) + inside])
         start = end
     return torch.cat(pieces)
 

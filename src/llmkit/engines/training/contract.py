@@ -1,12 +1,28 @@
 """What every training engine promises: gradients in, better weights out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from llmkit.models.policy import Policy
+
+
+class UpdateHooks(Protocol):
+    """What an adapter has to say about the optimizer's steps."""
+
+    def learning_rate_ratio(self, name: str) -> float:
+        """How many times the run's learning rate the parameter of this name gets."""
+        ...
+
+    def before_update(self, model: Any) -> None:
+        """Called when a step's gradients are complete, before they are clipped; may add to them."""
+        ...
+
+    def after_update(self, model: Any, num_updates: int) -> None:
+        """Called after an optimizer step while its gradients are still there."""
+        ...
 
 
 class TrainEngine(Protocol):

@@ -8,33 +8,36 @@ import torch
 from torch import Tensor, nn
 
 from llmkit.config.schema import OptimConfig
+from llmkit.engines.training.contract import UpdateHooks
 from llmkit.engines.training.random_state import get_random_state, set_random_state
 from llmkit.engines.training.schedule import learning_rate
 from llmkit.errors import CheckpointError, TrainingError
 from llmkit.models.policy import Policy
 
 STATE_FILE = "optimizer.pt"
-SETTINGS = ("betas", "eps", "weight_decay")
+SETTINGS = ("betas", "eps", "weight_decay", "learning_rate_ratio")
 """What a parameter group takes from the configuration; the learning rate is set at every step."""
 
 
 class TorchEngine:
     """AdamW over the policy's trainable parameters."""
 
-    def __init__(self, policy: Policy, config: OptimConfig, total_steps: int) -> None:
+    def __init__(self, policy: Policy, config: OptimConfig, total_steps: int, hooks: UpdateHooks | None = None) -> None:
         """
         Args:
             policy: whose parameters with `requires_grad` train.
             config: of the optimizer.
             total_steps: optimizer steps of the whole run; the schedule ends there.
+            hooks: what the adapter does at each update; None has nothing to do.
         """
         self.policy = policy
+        self._hooks = hooks
         self._config = config
         self._total_steps = total_steps
         self._num_steps = 0
         self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(
-            parameter_groups(policy.model, config.weight_decay),
+            parameter_groups(policy.model, config.weight_decay, hooks),
             lr=config.learning_rate,
             betas=config.betas,
             eps=config.eps,
@@ -54,6 +57,8 @@ class TorchEngine:
 
     def step(self) -> dict[str, float]:
         """One optimizer step; the gradients are cleared."""
+        if self._hooks:
+            self._hooks.before_update(self.policy.model)
         limit = self._config.max_grad_norm or float("inf")
         grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
         if not grad_norm < float("inf"):
@@ -61,10 +66,12 @@ class TorchEngine:
             raise self._not_finite("gradient", grad_norm)
         rate = learning_rate(self._num_steps, self._config, self._total_steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["learning_rate_ratio"]
         self._optimizer.step()
-        self._optimizer.zero_grad()
         self._num_steps += 1
+        if self._hooks:
+            self._hooks.after_update(self.policy.model, self._num_steps)
+        self._optimizer.zero_grad()
         return {"grad_norm": grad_norm, "learning_rate": rate}
 
     def save(self, directory: Path) -> None:
@@ -98,18 +105,24 @@ class TorchEngine:
         )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters, with decay on matrices alone: not on norms, biases or embeddings."""
+def parameter_groups(model: nn.Module, weight_decay: float, hooks: UpdateHooks | None = None) -> list[dict[str, Any]]:
+    """Trainable parameters, with decay on matrices alone: not on norms, biases or embeddings.
+
+    Each group also says how many times the learning rate its parameters get.
+    """
     embeddings = {
         id(parameter)
         for module in model.modules()
         if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
     }
-    decayed: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for parameter in model.parameters():
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim > 1 and id(parameter) not in embeddings else rest).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            decays = parameter.ndim > 1 and id(parameter) not in embeddings
+            ratio = hooks.learning_rate_ratio(name) if hooks else 1.0
+            groups.setdefault((decays, ratio), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "learning_rate_ratio": ratio}
+        for (decays, ratio), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], item[0][1]))
+    ]
