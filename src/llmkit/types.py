@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -239,9 +239,11 @@ class Batch:
         position_ids: [T] int64, from 0 in each sequence.
         sequence_ends: B exclusive ends; sequence b is `[sequence_ends[b - 1], sequence_ends[b])`.
         loss_weights: [T] float32, weight of predicting token t; the first token of a sequence has 0.
+        sources: where the sequences came from, to name them when something is wrong with them.
     """
 
     token_ids: Tensor
     position_ids: Tensor
     sequence_ends: list[int]
     loss_weights: Tensor
+    sources: Sequence[Source] = ()

@@ -13,11 +13,12 @@ from llmkit.algorithms.reward_shaping import overlong_penalties, shape_rewards
 from llmkit.config.algorithms import GRPOConfig, RewardShapingConfig
 from llmkit.config.runs import GRPORun
 from llmkit.data.codec import TextCodec
-from llmkit.data.collate import collate, micro_batches
+from llmkit.data.collate import micro_batches
 from llmkit.data.turns import prompt_messages
 from llmkit.models.logprobs import supervised_positions
-from llmkit.models.packed import sequence_ids, to_device
+from llmkit.models.packed import sequence_ids
 from llmkit.models.policy import Policy
+from llmkit.train.micro_batch import micro_batch
 from llmkit.types import Batch, Record, Rollout, Sample
 
 Scored = tuple[Rollout, float]
@@ -140,7 +141,7 @@ def _trained(scored: Sequence[Scored], samples: Sequence[Sample], device: torch.
         if mask
     ]
     return Trained(
-        to_device(collate(samples), device),
+        micro_batch(samples, device),
         torch.tensor(advantages, device=device),
         torch.tensor(logprobs, device=device),
     )

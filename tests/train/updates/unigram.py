@@ -12,7 +12,7 @@ from llmkit.config.resolve import resolve
 from llmkit.config.runs import SCHEMAS
 from llmkit.models.logprobs import TokenLogprobs, supervised_positions
 from llmkit.testing.samples import record
-from llmkit.types import Batch, Rollout
+from llmkit.types import Batch, Rollout, Source
 
 VOCABULARY = 5
 
@@ -65,7 +65,7 @@ class Steps:
     rate: float = 0.0
     gradients: list[Tensor] = field(default_factory=list)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, sources: Sequence[Source] = ()) -> None:
         loss.backward()
 
     def save(self, directory: Path) -> None:
