@@ -216,7 +216,7 @@ class TestCompletion:
         assert self.bash("llmkit plugins show question") == ["question_answer"]
 
     def test_after_other_options_with_values(self):
-        assert self.bash("llmkit train sft --resume --learning-rate 1e-5 --adapter lo") == ["lora"]
+        assert self.bash("llmkit train sft --resume --learning-rate 1e-5 --adapter gral") == ["gralora"]
 
     def test_of_third_party_commands_imports_none(self, fake_package):
         fake_package("acme", {"commands": {"bad": "acme_bad:app"}}, {"acme_bad.py": "1 / 0"})

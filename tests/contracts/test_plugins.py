@@ -24,6 +24,11 @@ class TestLoRA(AdapterContract):
     options: ClassVar[dict[str, Any]] = {"r": 4}
 
 
+class TestPromptTuning(AdapterContract):
+    name = "prompt_tuning"
+    options: ClassVar[dict[str, Any]] = {"num_virtual_tokens": 3}
+
+
 class TestGSM8KReward(RewardContract):
     name = "gsm8k"
     better = ((rollout("#### 7"), rollout("#### 8")), (rollout("The answer is $7.00."), rollout("no idea")))

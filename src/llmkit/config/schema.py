@@ -20,6 +20,8 @@ class ModelConfig(Section):
     """Jinja file, or name of a built-in template (`chatml`, ...), to use in place of the tokenizer's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Type in which the weights are kept and trained; `auto` is the checkpoint's own."""
+    quantization: Literal["none", "bnb_4bit", "bnb_8bit"] = "none"
+    """Keep the base model's linear layers in 4 or 8 bits (bitsandbytes) and train an adapter beside them (QLoRA)."""
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint."""
 

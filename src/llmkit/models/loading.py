@@ -20,6 +20,7 @@ from llmkit.errors import ModelError
 from llmkit.models.directory import check_model, check_tokenizer
 from llmkit.models.hub import reaching_hub
 from llmkit.models.packed import ATTENTION
+from llmkit.models.quantizing import keep_differentiable, quantization_options
 
 # Its bars for files that take milliseconds would break ours.
 transformers_logging.disable_progress_bar()
@@ -55,6 +56,12 @@ def checkpoint_path(config: ModelConfig) -> str:
     return config.path
 
 
+def lasting_name(config: ModelConfig) -> str:
+    """The model's name for what is derived from it: local directories in full, everything else as it was given."""
+    path = Path(config.path).expanduser()
+    return str(path.resolve()) if path.is_dir() and not config.path.startswith(BUILTIN) else config.path
+
+
 def load_model(config: ModelConfig) -> nn.Module:
     """The causal language model, in evaluation mode, on the CPU.
 
@@ -72,10 +79,12 @@ def load_model(config: ModelConfig) -> nn.Module:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **_attention(path, options),
+            **quantization_options(config),
             **options,
         )
     model, report = loaded
     _check_weights(config.path, report)
+    keep_differentiable(model)
     return model.eval()
 
 

@@ -21,10 +21,20 @@ LONGEST_ROW = 512
 def supports_packing(model: nn.Module) -> bool:
     """Whether the model's attention can be told where sequences end.
 
-    Models outside transformers' attention registry, and those that `loading` gave another attention, go one sequence
-    at a time instead.
+    Models outside transformers' attention registry, those that `loading` gave another attention, and those with an
+    adapter that puts something beside each sequence go one sequence at a time instead.
     """
+    if goes_one_by_one(model):
+        return False
     return getattr(getattr(model, "config", None), "_attn_implementation", None) == ATTENTION
+
+
+def goes_one_by_one(model: nn.Module) -> bool:
+    """Whether an adapter that is switched on has virtual tokens, or a model of its own, for every sequence."""
+    adapter = getattr(model, "active_peft_config", None)
+    if adapter is None or getattr(model, "_adapters_disabled", False):
+        return False
+    return adapter.is_prompt_learning or adapter.peft_type == "SHADOW"
 
 
 def packed_logits(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
@@ -72,8 +82,9 @@ def _one_by_one(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
     for end in batch.sequence_ends:
         inside = positions[(positions >= start) & (positions < end)] - start
         if len(inside):
-            output = model(input_ids=batch.token_ids[None, start:end], use_cache=False)
-            pieces.append(output.logits[0, inside])
+            logits = model(input_ids=batch.token_ids[None, start:end], use_cache=False).logits[0]
+            # An adapter's virtual tokens come first and have logits too.
+            pieces.append(logits[len(logits) - (end - start) + inside])
         start = end
     return torch.cat(pieces)
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 from llmkit import plugins
@@ -65,6 +66,7 @@ class FrontContract(PluginContract):
         assert "name" not in config.model_fields, "`name` chooses the plugin; call the field something else"
 
 
+@cache
 def modules_loaded_by(module: str) -> set[str]:
     """Top-level packages in a fresh Python after importing `module`."""
     script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"

@@ -17,7 +17,9 @@ from llmkit.errors import ConfigError
 from llmkit.formatting import format_bytes, format_number, format_seconds
 from llmkit.models.loading import load_on_meta
 from llmkit.models.policy import torch_device
+from llmkit.models.quantizing import weight_bytes
 from llmkit.terminal import stderr_console
+from llmkit.train.adapting import begin_adapter
 from llmkit.train.console import note, visible
 from llmkit.train.idle_settings import warn_of_idle_optim_settings
 from llmkit.train.inputs import Inputs
@@ -96,11 +98,20 @@ def estimate(
     """Count and calculate; weights are never loaded."""
     model = load_on_meta(run.model)
     architecture = model.config.get_text_config()  # type: ignore[union-attr, operator] - a transformers model
-    with torch.device("meta"):
-        adapted = plugins.load("adapters", run.adapter.name).build(run.adapter).attach(model)
+    base_parameters = count(model)
+    base_bytes = weight_bytes(model, run.model.quantization, next(model.parameters()).element_size())
+    steps = planned_steps(run, inputs.num_rows)
+    adapter = begin_adapter(run, steps, lambda count: [])  # a model without weights has no use for rows
+    adapter.check(model)
+    adapted = model.requires_grad_(False)
+    if adapter.facts.sized_by_shapes:
+        with torch.device("meta"):
+            adapted = adapter.attach(model)
+    else:
+        note(f"adapter.name={run.adapter.name}: how much it trains is known with the weights alone; it is left out")
     parameters = count(adapted)
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    if not trainable:
+    if not trainable and adapter.facts.sized_by_shapes:
         raise ConfigError(f"adapter.name={run.adapter.name}: nothing of this model would train")
     width = next(adapted.parameters()).element_size()
     per_row = sum(len(sample.token_ids) for sample in samples) / len(samples) + completion_tokens
@@ -112,15 +123,14 @@ def estimate(
     activations = batch_tokens * ACTIVATION_VALUES * compute_width * architecture.hidden_size * layers
     if run.device.gradient_checkpointing:
         activations += batch_tokens * compute_width * architecture.hidden_size * architecture.num_hidden_layers
-    copies = 2 if needs_reference_copy(run) else 1
+    copies = 2 if needs_reference(run) and not adapter.facts.keeps_base else 1
     parts = {
-        "weight_bytes": parameters * width * copies,
+        "weight_bytes": base_bytes * copies + (parameters - base_parameters) * width,
         "gradient_bytes": trainable * width,
         "optimizer_bytes": trainable * width * 2,
         "activation_bytes": int(activations),
         "logit_bytes": int(batch_tokens * supervised * architecture.vocab_size * (4 + 4 + compute_width)),
     }
-    steps = planned_steps(run, inputs.num_rows)
     tokens = int(per_row * rows_per_step)
     return Estimate(
         parameters=parameters,
@@ -147,10 +157,8 @@ def planned_steps(run: Any, num_rows: int | None) -> int:
     return max(1, math.ceil(run.num_epochs * num_rows / rows_per_step))
 
 
-def needs_reference_copy(run: Any) -> bool:
-    """Whether a frozen copy of the whole model is kept beside the policy."""
-    if run.adapter.name != "full":
-        return False
+def needs_reference(run: Any) -> bool:
+    """Whether the policy is compared with the model that training began with."""
     return getattr(run.algorithm, "needs_reference", False)
 
 

@@ -2,23 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import torch
 
-from llmkit import plugins
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, LLMKitError
-from llmkit.models.loading import check_vocabulary, load_model
+from llmkit.models.loading import check_vocabulary, load_model, load_on_meta
 from llmkit.models.policy import Policy, torch_device
 from llmkit.train import run_directory
+from llmkit.train.adapting import begin_adapter
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
 from llmkit.train.console import note, warn
+from llmkit.train.first_rows import Drawn, first_batches
 from llmkit.train.idle_settings import warn_of_idle_optim_settings
 from llmkit.train.inputs import REPORT, Inputs
 from llmkit.train.interruption import Interruption
@@ -208,7 +210,7 @@ class Session:
 
     def _export(self, path: Path) -> None:
         """The model as it is, in Hugging Face layout."""
-        self.policy.model.save_pretrained(path)
+        self._adapter.save(self.policy.model, path)
         self._inputs.tokenizer.save_pretrained(path)
 
     def _mark(self, step: int) -> Mark:
@@ -245,19 +247,25 @@ class Session:
         bound_kernel_caches()
         device = torch_device(run.device)
         set_threads(run.device, device)
+        data, draw = self._position, None
+        if isinstance(data, Drawn):
+            limit = run.batch.tokens_per_micro_batch
+            draw = partial(first_batches, data, tokens_per_micro_batch=limit, device=device)
+        adapter = begin_adapter(run, self.total_steps, draw)
+        adapter.check(load_on_meta(run.model))
         model = load_model(run.model)
         check_vocabulary(model, self._inputs.tokenizer, run.model)
         seed_everything(run.seed)
         base = Policy(model.to(device), device, getattr(torch, run.device.compute_dtype))
-        adapter = plugins.load("adapters", run.adapter.name).build(run.adapter)
         base.model = adapter.restore(model, checkpoint.path) if checkpoint else adapter.attach(model)
-        if self._with_reference and not hasattr(base.model, "disable_adapter"):
+        if self._with_reference and not adapter.facts.keeps_base:
             base.reference = load_model(run.model).to(device).requires_grad_(False)
         if run.device.gradient_checkpointing:
             base.recompute_activations()
         self.policy = base
         updates = getattr(run.algorithm, "updates_per_step", 1)
-        self.engine = TorchEngine(base, run.optim, self.total_steps * updates)
+        self._adapter = adapter
+        self.engine = TorchEngine(base, run.optim, self.total_steps * updates, adapter)
         if checkpoint:
             state = read_state(checkpoint.trainer)
             self._position.load_state_dict(state["position"])

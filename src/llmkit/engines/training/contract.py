@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmkit.types import Source
 
@@ -11,6 +11,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llmkit.models.policy import Policy
+
+
+class UpdateHooks(Protocol):
+    """What an adapter has to say about the optimizer's steps."""
+
+    def learning_rate_ratio(self, name: str) -> float:
+        """How many times the run's learning rate the parameter of this name gets."""
+        ...
+
+    def before_update(self, model: Any) -> None:
+        """Called when a step's gradients are complete, before they are clipped; may add to them."""
+        ...
+
+    def after_update(self, model: Any, num_updates: int) -> None:
+        """Called after an optimizer step while its gradients are still there."""
+        ...
 
 
 class TrainEngine(Protocol):

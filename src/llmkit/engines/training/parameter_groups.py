@@ -3,13 +3,19 @@
 from torch import nn
 
 from llmkit.config.optim import OptimConfig
+from llmkit.engines.training.contract import UpdateHooks
 from llmkit.engines.training.optimizers.contract import ParameterGroup, Role
 
+ROLES: tuple[Role, ...] = ("matrix", "output", "embedding", "vector")
 DECAYED: tuple[Role, ...] = ("matrix", "output")
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGroup]:
-    """Trainable parameters by their role, with decay on matrices alone: not on norms, biases or embeddings."""
+def parameter_groups(model: nn.Module, config: OptimConfig, hooks: UpdateHooks | None = None) -> list[ParameterGroup]:
+    """Trainable parameters by their role, with decay on matrices alone: not on norms, biases or embeddings.
+
+    Args:
+        hooks: of the adapter; says how many times the learning rate each parameter gets.
+    """
     embeddings = {
         id(parameter)
         for module in model.modules()
@@ -17,14 +23,14 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGro
         for parameter in module.parameters(recurse=False)
     }
     output = {id(parameter) for parameter in output_parameters(model)}
-    found: dict[Role, list[nn.Parameter]] = {"matrix": [], "output": [], "embedding": [], "vector": []}
-    for parameter in model.parameters():
+    found: dict[tuple[Role, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found[role_of(parameter, embeddings, output)].append(parameter)
+            ratio = hooks.learning_rate_ratio(name) if hooks else 1.0
+            found.setdefault((role_of(parameter, embeddings, output), ratio), []).append(parameter)
     return [
-        ParameterGroup(role, parameters, config.learning_rate, config.weight_decay if role in DECAYED else 0.0)
-        for role, parameters in found.items()
-        if parameters
+        ParameterGroup(role, parameters, config.learning_rate, config.weight_decay if role in DECAYED else 0.0, ratio)
+        for (role, ratio), parameters in sorted(found.items(), key=lambda item: (ROLES.index(item[0][0]), item[0][1]))
     ]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from llmkit import plugins
 from llmkit.config.optim import OptimConfig
+from llmkit.engines.training.contract import UpdateHooks
 from llmkit.engines.training.engine_state import check_optimizer, load_optimizer, reading, write_state
 from llmkit.engines.training.optimizers.contract import AveragingOptimizer, Optimizer
 from llmkit.engines.training.parameter_groups import parameter_groups
@@ -31,18 +32,20 @@ class TorchEngine:
         skipped: why steps were left out, until somebody takes it away to tell of it.
     """
 
-    def __init__(self, policy: Policy, config: OptimConfig, total_steps: int) -> None:
+    def __init__(self, policy: Policy, config: OptimConfig, total_steps: int, hooks: UpdateHooks | None = None) -> None:
         """
         Args:
             policy: whose parameters with `requires_grad` train.
             config: of the optimizer.
             total_steps: optimizer steps of the whole run; the schedule ends there.
+            hooks: what the adapter does at each update; None has nothing to do.
 
         Raises:
             PluginError: the optimizer is not installed.
             ConfigError: an average is kept of weights that the optimizer averages already.
         """
         self.policy = policy
+        self._hooks = hooks
         self.num_updates = 0
         self.num_skipped = 0
         self.skipped: list[str] = []
@@ -50,7 +53,7 @@ class TorchEngine:
         self._total_steps = total_steps
         self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
         plugin = plugins.load("optimizers", config.optimizer.name)
-        self._optimizer: Optimizer = plugin.build(config.optimizer, parameter_groups(policy.model, config))
+        self._optimizer: Optimizer = plugin.build(config.optimizer, parameter_groups(policy.model, config, hooks))
         self._average = WeightAverage(self._parameters, config.ema_decay) if config.ema_decay else None
         if self._average and isinstance(self._optimizer, AveragingOptimizer):
             raise ConfigError(
@@ -72,12 +75,16 @@ class TorchEngine:
 
     def step(self) -> dict[str, float]:
         """One optimizer step; the gradients are cleared."""
+        if self._hooks and self._fault is None:
+            self._hooks.before_update(self.policy.model)
         grad_norm = self._clip()
         rate = learning_rate(self.num_updates, self._config, self._total_steps)
         if self._fault is None:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["learning_rate_ratio"]
             self._optimizer.step()
+            if self._hooks:
+                self._hooks.after_update(self.policy.model, self.num_updates + 1)
             if self._average:
                 self._average.update(self.num_updates + 1)
         else:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmkit.adapters.contract import Adapter
 from llmkit.config.section import Section
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def build(config: Config) -> "SmallWeights":
     return SmallWeights(config)
 
 
-class SmallWeights:
+class SmallWeights(Adapter):
     """Adds nothing: it chooses which of the model's own weights train."""
 
     def __init__(self, config: Config) -> None:
