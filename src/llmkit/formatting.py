@@ -1,6 +1,7 @@
 """Numbers, durations and sizes as people read them."""
 
 import math
+from collections.abc import Iterable
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -36,3 +37,10 @@ def format_bytes(num_bytes: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError("the last unit takes every size")
+
+
+def listed(items: Iterable[object], most: int = 8) -> str:
+    """Things by their text, each once: `a.jsonl:3, a.jsonl:7 and 12 more`."""
+    texts = list(dict.fromkeys(str(item) for item in items))
+    rest = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -26,6 +26,7 @@ Kind = Literal[
     "formatters",
     "stores",
     "adapters",
+    "optimizers",
     "rewards",
     "workflows",
     "trackers",

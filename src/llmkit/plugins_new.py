@@ -17,6 +17,7 @@ USES = {
     "formatters": "llmkit train sft --set formatter.name=example_name ...",
     "stores": "llmkit train sft --dataset tokens --set dataset.path=FILE --set dataset.store=example_name ...",
     "adapters": "llmkit train sft --adapter example_name ...",
+    "optimizers": "llmkit train sft --set optim.optimizer=example_name ...",
     "rewards": "llmkit train grpo --reward example_name ...",
     "workflows": "llmkit train grpo --workflow example_name ...",
     "trackers": "llmkit train sft --tracker example_name ...",

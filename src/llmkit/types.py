@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -242,6 +242,7 @@ class Batch:
         prefixes: for each sequence, the tokens `[start, end)` that come before its own: the first ones of the nearest
             earlier sequence that has no prefix itself, none of them with a loss weight. (0, 0) where there are none;
             None when no sequence has any.
+        sources: where the sequences came from, to name them when something is wrong with them.
     """
 
     token_ids: Tensor
@@ -249,3 +250,4 @@ class Batch:
     sequence_ends: list[int]
     loss_weights: Tensor
     prefixes: list[tuple[int, int]] | None = None
+    sources: Sequence[Source] = ()

@@ -27,8 +27,8 @@ def test_a_number():
         ("max_steps", "whole number or null", None),
         ("model.path", "text", "builtin:tiny"),
         ("model.trust_remote_code", "true or false", False),
-        ("optim.schedule", "one of 'constant', 'linear', 'cosine'", "linear"),
-        ("optim.betas", "list of 2 numbers", (0.9, 0.999)),
+        ("optim.schedule", "one of 'constant', 'linear', 'cosine', 'cosine_restarts', 'wsd', 'inverse_sqrt'", "linear"),
+        ("optim.optimizer.betas", "list of 2 numbers", (0.9, 0.999)),
         ("optim", "section", None),
         ("engine", "a plugin of the kind engines", "native"),
         ("engine.name", "name of one of engines", "native"),
@@ -70,8 +70,8 @@ def test_describing_builds_no_validator_and_imports_nothing_heavy():
 import sys
 from llmkit.config.docs import describe
 from llmkit.config.runs import GRPORun
-from llmkit.config.schema import OptimConfig
-for key in ("optim.learning_rate", "optim.betas", "engine", "dataset", "dataset.path", "max_steps", "trackers"):
+from llmkit.config.optim import OptimConfig
+for key in ("optim.learning_rate", "optim.optimizer", "engine", "dataset", "dataset.path", "max_steps", "trackers"):
     describe(GRPORun, key)
 assert not GRPORun.__pydantic_complete__ and not OptimConfig.__pydantic_complete__
 print(sorted({"torch", "transformers", "datasets", "numpy", "rich", "yaml"} & set(sys.modules)))

@@ -91,12 +91,16 @@ def test_what_cannot_be_read_is_told_together(paint, file):
         ("optim=null", "--set optim=null: must be a section, got null"),
         (
             "optim.schedule=cosin",
-            "must be one of 'constant', 'linear', 'cosine', got the text 'cosin'. Did you mean 'cosine'?",
+            "must be one of 'constant', 'linear', 'cosine', 'cosine_restarts', 'wsd', 'inverse_sqrt', got the text "
+            "'cosin'. Did you mean 'cosine'?",
         ),
-        ("optim.betas=0.9", "must be a list of 2 numbers, got 0.9. Write [0.9]"),
-        ("optim.betas.2=0.9", "--set optim.betas.2=0.9: optim.betas has 2 items; the last index is 1"),
-        ("optim.betas.0=x", "--set optim.betas.0=x: must be a number, got the text 'x'"),
-        ("~optim.betas.0", "an item of a list has no default; reset the list or set the item"),
+        ("optim.optimizer.betas=0.9", "must be a list of 2 numbers, got 0.9. Write [0.9]"),
+        (
+            "optim.optimizer.betas.2=0.9",
+            "--set optim.optimizer.betas.2=0.9: optim.optimizer.betas has 2 items; the last index is 1",
+        ),
+        ("optim.optimizer.betas.0=x", "--set optim.optimizer.betas.0=x: must be a number, got the text 'x'"),
+        ("~optim.optimizer.betas.0", "an item of a list has no default; reset the list or set the item"),
         ("trackers.0.name=jsonl", "trackers has 0 items; set the whole list: trackers=[...]"),
         ("trackers=jsonl", "must be a list of plugin sections, got the text 'jsonl'. Write [jsonl]"),
         ("trackers=[jsnl]", "--set trackers: trackers.0.name: No tracker named 'jsnl'. Did you mean 'jsonl'?"),

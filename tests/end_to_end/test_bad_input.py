@@ -23,7 +23,7 @@ class TestSettings:
             (["--set", "lr=1"], "optim.learning_rate"),
             (["--set", "optim.learning_rate=fast"], "--set optim.learning_rate=fast: must be a number"),
             (["--learning-rate", "-1"], "--learning-rate: optim.learning_rate: must be greater than 0"),
-            (["--set", "optim.betas=0.9"], "--set optim.betas=0.9: must be"),
+            (["--set", "optim.optimizer.betas=0.9"], "--set optim.optimizer.betas=0.9: must be"),
             (["--device", "gpu"], "'cuda'"),
             (["--dataset", "fils"], "No dataset named 'fils'. Did you mean 'files'?"),
             (["--adapter", "lore"], "Did you mean 'lora'?"),

@@ -178,13 +178,14 @@ class TestOutputAndResume:
         assert f"belongs to other settings: dataset.path was '{chats}', is '{tmp_path}/other.jsonl'" in err
 
     def test_changed_optimizer_settings_are_named_and_used(self, run: Run, done: Path):
-        changes = ["--learning-rate", "1e-3", "--set", "optim.schedule=constant", "--set", "optim.betas=[0.5, 0.75]"]
+        changes = ["--learning-rate", "1e-3", "--set", "optim.schedule=constant"]
+        changes += ["--set", "optim.optimizer.betas=[0.5, 0.75]"]
         err = self.resume(run, done, *changes, code=0)
         assert "warning: resuming under changed settings: " in err
         assert "optim.learning_rate was 1e-05, is 0.001" in err
         assert read_metrics(done)[-1]["learning_rate"] == 1e-3
         state = torch.load(done / "checkpoints" / "step-6" / "trainer" / "optimizer.pt", weights_only=True)
-        assert [group["betas"] for group in state["optimizer"]["param_groups"]] == [(0.5, 0.75)] * 2
+        assert [group["betas"] for group in state["optimizer"]["param_groups"]] == [(0.5, 0.75)] * 3
 
     def test_a_finished_run(self, run: Run, done: Path):
         error = run("train", "sft", "--resume", "--output-dir", done, code=2).error

@@ -53,6 +53,37 @@ def test_an_empty_store_has_no_latest(store: CheckpointStore, capsys: pytest.Cap
     assert capsys.readouterr().err == ""
 
 
+def test_the_best_checkpoint_outlives_newer_ones(store: CheckpointStore):
+    store.save(5, writer("w"))
+    store.mark_best(5)
+    for step in (10, 20, 30):
+        store.save(step, writer("w"))
+    assert names(store) == ["best", "step-20", "step-30", "step-5"]
+    assert store.best == 5
+    store.mark_best(30)
+    assert names(store) == ["best", "step-20", "step-30"]
+    assert (store.path / "best").read_text() == "step-30\n"
+    latest = store.latest()
+    assert latest is not None
+    assert latest.step == 30
+
+
+def test_a_best_checkpoint_that_is_gone_is_told_of(store: CheckpointStore, capsys: pytest.CaptureFixture[str]):
+    store.save(5, writer("w"))
+    store.mark_best(5)
+    store.mark_best(4)
+    assert "the best checkpoint, step-4, is gone" in capsys.readouterr().err
+    assert store.best is None
+    assert names(store) == ["step-5"]
+
+
+@pytest.mark.parametrize("content", [b"", b"step-9\n", b"last\n", b"\xff\xfe"])
+def test_a_file_that_names_no_checkpoint_keeps_none(store: CheckpointStore, content: bytes):
+    store.save(5, writer("w"))
+    (store.path / "best").write_bytes(content)
+    assert store.best is None
+
+
 def test_older_checkpoints_go_when_a_newer_one_is_safe(store: CheckpointStore):
     for step in (5, 10, 100):
         store.save(step, writer(str(step)))

@@ -1,9 +1,12 @@
 import pytest
 
 from llmkit.config.algorithms import DPOConfig, GRPOConfig
+from llmkit.config.optim import OptimConfig
+from llmkit.config.section import PluginSection
 from llmkit.train.idle_settings import (
     idle_dpo_settings,
     idle_grpo_settings,
+    idle_optim_settings,
     mistaken_kl_settings,
     warn_of_idle_settings,
 )
@@ -56,3 +59,28 @@ def test_what_a_kl_penalty_may_not_mean():
     assert "sampling.temperature=0.7" in temperature
     assert "algorithm.kl_estimator=k1 in the loss" in estimator
     assert list(mistaken_kl_settings(GRPOConfig.model_validate({"kl_coef": 0.1}), 1.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"restart_steps": 9}, "optim.restart_steps=9 has no effect: optim.schedule=linear has no use for it"),
+        ({"decay_ratio": 0.5}, "optim.decay_ratio=0.5 has no effect"),
+        ({"schedule": "constant", "min_learning_rate_ratio": 0.1}, "optim.min_learning_rate_ratio=0.1 has no effect"),
+        ({"max_skipped_steps": 3}, "optim.max_skipped_steps=3 has no effect: optim.on_nonfinite is raise"),
+        ({"spike_factor": None, "spike_window": 9}, "optim.spike_window=9 has no effect"),
+        (
+            {"optimizer": PluginSection(name="schedule_free")},
+            "optim.schedule=linear with optim.optimizer=schedule_free",
+        ),
+    ],
+)
+def test_settings_of_the_optimizer_without_effect_are_named(settings: dict, found: str):
+    (text,) = idle_optim_settings(OptimConfig.model_validate({"optimizer": PluginSection(name="adamw"), **settings}))
+    assert text.startswith(found)
+
+
+def test_a_schedule_with_its_own_settings_has_nothing_to_name():
+    settings = {"schedule": "cosine_restarts", "restart_steps": 9, "min_learning_rate_ratio": 0.1}
+    optim = OptimConfig.model_validate({"optimizer": PluginSection(name="adamw"), **settings})
+    assert list(idle_optim_settings(optim)) == []

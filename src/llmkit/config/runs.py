@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from llmkit.config.algorithms import DPOConfig, GRPOConfig, SFTConfig
+from llmkit.config.optim import OptimConfig
 from llmkit.config.schema import (
     BatchConfig,
     CheckpointConfig,
@@ -14,7 +15,6 @@ from llmkit.config.schema import (
     DeviceConfig,
     EvalConfig,
     ModelConfig,
-    OptimConfig,
     PairBatchConfig,
     PromptDataConfig,
     RolloutBatchConfig,
@@ -23,6 +23,7 @@ from llmkit.config.schema import (
     SFTDataConfig,
 )
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
+from llmkit.config.watching import check_watching
 from llmkit.errors import ConfigError, PluginError
 
 
@@ -61,6 +62,12 @@ class SFTRun(TrainingRun):
     eval: EvalConfig = all_defaults(EvalConfig)
     batch: BatchConfig = all_defaults(BatchConfig)
 
+    @model_validator(mode="after")
+    def _watching_fits(self) -> Self:
+        has_held_out = self.eval_dataset is not None or self.data.validation_fraction > 0
+        check_watching(self.checkpoint, self.eval, has_held_out=has_held_out)
+        return self
+
 
 class DPORun(TrainingRun):
     """`llmkit train dpo`: direct preference optimization."""
@@ -69,6 +76,12 @@ class DPORun(TrainingRun):
     data: DataConfig = all_defaults(DataConfig)
     eval: EvalConfig = all_defaults(EvalConfig)
     batch: PairBatchConfig = all_defaults(PairBatchConfig)
+
+    @model_validator(mode="after")
+    def _watching_fits(self) -> Self:
+        has_held_out = self.eval_dataset is not None or self.data.validation_fraction > 0
+        check_watching(self.checkpoint, self.eval, has_held_out=has_held_out)
+        return self
 
 
 class GRPORun(TrainingRun):
@@ -98,6 +111,12 @@ class GRPORun(TrainingRun):
     @model_validator(mode="after")
     def _algorithm_fits(self) -> Self:
         self.algorithm.check_batch(self.batch.prompts_per_step)
+        return self
+
+    @model_validator(mode="after")
+    def _watching_fits(self) -> Self:
+        has_held_out = self.eval_dataset is not None or self.data.validation_fraction > 0
+        check_watching(self.checkpoint, self.eval, has_held_out=has_held_out)
         return self
 
 

@@ -126,27 +126,6 @@ class RolloutBatchConfig(Section):
     alone."""
 
 
-class OptimConfig(Section):
-    """AdamW and its learning-rate schedule."""
-
-    learning_rate: float = Field(1e-5, gt=0)
-    """Peak learning rate."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises from 0 to its peak."""
-    min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
-    """Where the schedule ends, as a share of the peak."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's two moment estimates."""
-    eps: float = Field(1e-8, gt=0)
-    """Added to the denominator of AdamW's update."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay; norms, biases and embeddings are left out of it."""
-    max_grad_norm: float = Field(1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 leaves them as they are."""
-
-
 class CheckpointConfig(Section):
     """When a run saves itself."""
 
@@ -154,6 +133,11 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; 0 saves only at the end and when interrupted."""
     keep_last: Annotated[int, Nonsemantic] = Field(2, ge=1)
     """How many checkpoints to keep."""
+    best_metric: str | None = None
+    """Save after every evaluation in which this metric (`eval_loss`, ...) is better than ever, and keep that checkpoint
+    beside the last ones; the file `checkpoints/best` names it. Unset keeps no best one."""
+    best_mode: Literal["auto", "min", "max"] = "auto"
+    """Whether less or more of the metric is better; `auto` goes by its name: less loss, more reward."""
 
 
 class SamplingConfig(Section):
@@ -172,6 +156,11 @@ class EvalConfig(Section):
     """Steps between evaluations; 0 evaluates at the start and at the end only."""
     max_rows: int = Field(256, ge=1)
     """Rows used, from the start of the evaluation set."""
+    patience: int = Field(0, ge=0)
+    """Stop after this many evaluations in a row without improvement of `checkpoint.best_metric` (unset: the loss, or
+    the reward of reinforcement learning); 0 never does."""
+    min_delta: float = Field(0.0, ge=0)
+    """Less than this is no improvement."""
 
 
 class RolloutEvalConfig(EvalConfig):

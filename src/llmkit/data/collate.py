@@ -53,6 +53,7 @@ def collate_groups(groups: Sequence[Sequence[Sample]]) -> Batch:
         sequence_ends=ends,
         loss_weights=torch.tensor(loss_weights, dtype=torch.float32),
         prefixes=prefixes if any(end for _, end in prefixes) else None,
+        sources=[sample.source for sample in samples],
     )
 
 

@@ -15,8 +15,8 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
-            "adapter", "command", "dataset", "engine", "formatter", "front", "model", "presets", "reward", "store",
-            "tracker", "workflow",
+            "adapter", "command", "dataset", "engine", "formatter", "front", "model", "optimizer", "presets", "reward",
+            "store", "tracker", "workflow",
         )
     )
 )  # fmt: skip

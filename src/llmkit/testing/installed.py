@@ -20,6 +20,7 @@ CONTRACTS = {
     "engines": "engine:EngineContract",
     "formatters": "formatter:FormatterContract",
     "models": "model:ModelContract",
+    "optimizers": "optimizer:OptimizerContract",
     "presets": "presets:PresetsContract",
     "rewards": "reward:RewardContract",
     "stores": "store:StoreContract",

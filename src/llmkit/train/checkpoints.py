@@ -4,6 +4,7 @@
         config.json, model.safetensors, ...     Hugging Face layout, for transformers and peft
         trainer/                                optimizer, random state, data position
         llmkit.json                             manifest: step, configuration, versions, size and SHA-256 of every file
+    checkpoints/best                            names the best one, `step-100`, when the run keeps it
 
 A checkpoint is written under a temporary name, brought to the disk and renamed, so `step-N` is there as a whole or not
 at all. What it holds is checked against the manifest before it is used.
@@ -17,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmkit.disk import free_bytes, is_disk_full, no_space, sync, writing
+from llmkit.disk import free_bytes, is_disk_full, no_space, sync, write_text, writing
 from llmkit.errors import CheckpointError, LLMKitError
 from llmkit.train.console import warn
 from llmkit.train.manifest import find_fault, read_manifest, write_manifest
 
 STEP = re.compile(r"step-(\d+)")
 PARTIAL = ".partial"
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class CheckpointStore:
         self._config = dict(config or {})
 
     def save(self, step: int, write: Callable[[Path], None]) -> Checkpoint:
-        """Save `step`, then drop checkpoints beyond `keep_last`. A step that is already there whole is left as it is.
+        """Save `step`, then drop all but the best checkpoint and the last `keep_last`.
+
+        A step that is already there whole is left as it is.
 
         Args:
             step: the last step that went into the state.
@@ -97,6 +101,28 @@ class CheckpointStore:
             sync(self.path)
             self._prune(step)
         return self.load(step, check=False)
+
+    @property
+    def best(self) -> int | None:
+        """The step that the file `best` names; None when there is none, or its checkpoint is gone."""
+        try:
+            found = STEP.fullmatch((self.path / BEST).read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError):
+            return None
+        return int(found[1]) if found and int(found[1]) in self.steps() else None
+
+    def mark_best(self, step: int) -> None:
+        """Keep `step` whatever comes, in place of the one kept so far.
+
+        Raises:
+            TrainingError: the disk is full.
+        """
+        if step in self.steps():
+            write_text(self.path / BEST, f"step-{step}\n")
+            self._prune(self.steps()[-1])
+        else:
+            warn(f"{self.path}: the best checkpoint, step-{step}, is gone; the next better one takes its place")
+            (self.path / BEST).unlink(missing_ok=True)
 
     def steps(self) -> list[int]:
         """Steps that have a directory, good or damaged, in order."""
@@ -154,7 +180,8 @@ class CheckpointStore:
 
     def _prune(self, newest: int) -> None:
         former = [step for step in self.steps() if step <= newest]
-        for step in former[: -self._keep_last]:
+        best = self.best
+        for step in (step for step in former[: -self._keep_last] if step != best):
             # Renamed first: a kill in between must not leave a damaged `step-N` behind.
             doomed = (self.path / f"step-{step}").rename(self.path / f"step-{step}{PARTIAL}")
             shutil.rmtree(doomed)

@@ -12,10 +12,13 @@ def close_run(session: Session) -> dict[str, Any]:
     summary = session.journal.summary()
     plots = sorted(directory.path.glob("*.png"))
     files = {"report": directory.report, **{plot.stem: plot for plot in plots}}
-    print_summary(summary, extra=[("run directory", str(directory.path)), *((k, str(v)) for k, v in files.items())])
+    if session.best_checkpoint is not None:
+        files = {"best_checkpoint": session.best_checkpoint, **files}
+    rows = [("run directory", str(directory.path)), *((k.replace("_", " "), str(v)) for k, v in files.items())]
+    print_summary(summary, extra=rows)
     return {
         "run_directory": str(directory.path),
-        "checkpoint": str(directory.checkpoints / f"step-{session.total_steps}"),
+        "checkpoint": str(directory.checkpoints / f"step-{session.last_step}"),
         **{name: str(path) for name, path in files.items()},
         **summary.to_dict(),
     }

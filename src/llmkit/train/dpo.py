@@ -22,12 +22,13 @@ from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
+from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run import dry_run
 from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
-from llmkit.train.session import Session, Stopwatch, costs
+from llmkit.train.session import Session
 from llmkit.types import Batch, PreferencePair
 
 
@@ -56,15 +57,18 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
             note(DROPOUT_IS_OFF)
         warn_of_repeated_prompts(policy, run.batch)
         if held_out and session.start == 0:
-            session.journal.log(0, evaluate(policy, held_out, run))
-        for step in range(session.start + 1, session.total_steps + 1):
+            session.log_start(evaluate(policy, held_out, run))
+        for step in session.steps():
             watch = Stopwatch()
-            metrics = update(session.engine, loader.next_step(), run)
+            pairs = loader.next_step()
+            metrics = update(session.engine, pairs, run)
             seconds = watch.read()
             metrics |= {"training_seconds": seconds}
             metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)
             if held_out and session.evaluates_at(step):
-                metrics |= evaluate(policy, held_out, run)
+                with session.engine.evaluation_weights():
+                    metrics |= evaluate(policy, held_out, run)
+            session.watch_loss(step, metrics["loss"], [pair.chosen.source for pair in pairs])
             session.finish_step(step, metrics)
     return close_run(session)
 
@@ -77,7 +81,7 @@ def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) ->
     sums: dict[str, float] = {}
     for batch in micro:
         losses, metrics = batch_losses(engine.policy, batch, run.algorithm, constants)
-        engine.backward(losses.sum() / len(pairs))
+        engine.backward(losses.sum() / len(pairs), batch.sources)
         add(sums, {"loss": losses.detach(), **metrics})
     return {
         **{name: value / len(pairs) for name, value in sums.items()},

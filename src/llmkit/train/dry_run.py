@@ -21,6 +21,7 @@ from llmkit.models.quantizing import weight_bytes
 from llmkit.terminal import stderr_console
 from llmkit.train.adapting import begin_adapter
 from llmkit.train.console import note, visible
+from llmkit.train.idle_settings import warn_of_idle_optim_settings
 from llmkit.train.inputs import Inputs
 from llmkit.types import Sample
 
@@ -81,6 +82,8 @@ def dry_run(
             plugins.load(kind, getattr(run, section).name)
     for tracker in run.trackers:
         plugins.load("trackers", tracker.name)
+    plugins.load("optimizers", run.optim.optimizer.name)
+    warn_of_idle_optim_settings(run.optim)
     result = estimate(run, inputs, samples, rows_per_step, completion_tokens)
     note(str(inputs.template))
     for sample in samples:

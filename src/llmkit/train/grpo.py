@@ -10,6 +10,7 @@ from llmkit.data.encoders import PromptEncoder
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.train.closing import close_run
 from llmkit.train.console import note, print_samples, warn
+from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run import dry_run
 from llmkit.train.grpo_update import update
 from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
@@ -19,7 +20,7 @@ from llmkit.train.loaders import open_prompts
 from llmkit.train.prompt_queue import PromptQueue
 from llmkit.train.rollout_batch import metrics_of, prompt_samples
 from llmkit.train.sampler import Sampler, open_sampler
-from llmkit.train.session import Session, Stopwatch, costs
+from llmkit.train.session import Session
 from llmkit.types import Record
 
 
@@ -58,8 +59,8 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
         warn_of_repeated_prompts(policy, run.batch)
         loop.run(sampler.engine.load_weights(session.start))
         if held_out and session.start == 0:
-            session.journal.log(0, loop.run(evaluate(sampler, held_out, session, step=0)))
-        for step in range(session.start + 1, session.total_steps + 1):
+            session.log_start(loop.run(evaluate(sampler, held_out, session, step=0)))
+        for step in session.steps():
             policy.model.eval()
             drawn = loop.run(sampler.draw(prompts, step))
             watch = Stopwatch()
@@ -82,7 +83,12 @@ async def evaluate(sampler: Sampler, records: Sequence[Record], session: Session
     """Reward and accuracy on held-out prompts; prints samples at the start and at the end."""
     watch = Stopwatch()
     session.policy.model.eval()
-    rollouts = await sampler.held_out(records)
+    with session.engine.evaluation_weights() as are_others:
+        if are_others:
+            await sampler.engine.load_weights(step)
+        rollouts = await sampler.held_out(records)
+    if are_others:
+        await sampler.engine.load_weights(step)
     session.journal.rollouts(step, rollouts, split="eval")
     if step in (0, session.total_steps):
         print_samples("Before training" if step == 0 else "After training", rollouts)

@@ -52,7 +52,7 @@ def update_once(
     )
     for trained in batches:
         loss, metrics = batch_loss(engine.policy, trained, run, total)
-        engine.backward(loss)
+        engine.backward(loss, trained.batch.sources)
         sums["loss"] += loss.item()
         add(sums, metrics)
     return engine.step()

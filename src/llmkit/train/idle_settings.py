@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llmkit.config.algorithms import DPOConfig, GRPOConfig
+from llmkit.config.optim import OptimConfig
 from llmkit.config.schema import PairBatchConfig, RolloutBatchConfig
 from llmkit.config.section import Section
 from llmkit.train.console import note, warn
@@ -55,10 +56,12 @@ def idle_grpo_settings(algorithm: GRPOConfig) -> Iterator[str]:
         yield from idle(algorithm, ("kl_estimator", "kl_in"), "algorithm.kl_coef is 0")
     if algorithm.correction.action == "none":
         correction = ("level", "lower", "upper")
-        yield from idle(algorithm.correction, correction, "algorithm.correction.action is none", "correction.")
+        yield from idle(
+            algorithm.correction, correction, "algorithm.correction.action is none", "algorithm.correction."
+        )
     if not algorithm.reward_shaping.overlong_fraction:
         why = "algorithm.reward_shaping.overlong_fraction is 0"
-        yield from idle(algorithm.reward_shaping, ("overlong_penalty",), why, "reward_shaping.")
+        yield from idle(algorithm.reward_shaping, ("overlong_penalty",), why, "algorithm.reward_shaping.")
 
 
 def mistaken_kl_settings(algorithm: GRPOConfig, temperature: float) -> Iterator[str]:
@@ -75,12 +78,38 @@ def mistaken_kl_settings(algorithm: GRPOConfig, temperature: float) -> Iterator[
         )
 
 
-def idle(section: Section, names: Sequence[str], why: str, prefix: str = "") -> Iterator[str]:
+def warn_of_idle_optim_settings(optim: OptimConfig) -> None:
+    """Name every setting of the schedule without effect, and a schedule that goes badly with its optimizer."""
+    for text in idle_optim_settings(optim):
+        warn(text)
+
+
+def idle_optim_settings(optim: OptimConfig) -> Iterator[str]:
+    """What has no effect on the learning rate."""
+    why = f"optim.schedule={optim.schedule} has no use for it"
+    if optim.schedule != "cosine_restarts":
+        yield from idle(optim, ("restart_steps", "restart_growth"), why, "optim.")
+    if optim.schedule != "wsd":
+        yield from idle(optim, ("decay_ratio",), why, "optim.")
+    if optim.schedule == "constant":
+        yield from idle(optim, ("min_learning_rate_ratio",), why, "optim.")
+    if optim.on_nonfinite == "raise":
+        yield from idle(optim, ("max_skipped_steps",), "optim.on_nonfinite is raise", "optim.")
+    if optim.spike_factor is None:
+        yield from idle(optim, ("spike_window",), "optim.spike_factor is unset", "optim.")
+    if optim.optimizer.name == "schedule_free" and optim.schedule != "constant":
+        yield (
+            f"optim.schedule={optim.schedule} with optim.optimizer=schedule_free: the average of the weights is there "
+            "to replace a falling learning rate; use optim.schedule=constant"
+        )
+
+
+def idle(section: Section, names: Sequence[str], why: str, prefix: str = "algorithm.") -> Iterator[str]:
     """A sentence for each setting that is not at its default."""
     for name in names:
         value, default = getattr(section, name), type(section).model_fields[name].default
         if value != default:
-            yield f"algorithm.{prefix}{name}={value} has no effect: {why}"
+            yield f"{prefix}{name}={value} has no effect: {why}"
 
 
 def warn_of_repeated_prompts(policy: "Policy", batch: PairBatchConfig | RolloutBatchConfig) -> None:

@@ -12,9 +12,9 @@ from llmkit.config.runs import GRPORun
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.models.policy import Policy
 from llmkit.rollout.groups import sample_groups, score_all
+from llmkit.train.costs import Stopwatch
 from llmkit.train.inputs import Inputs, build
 from llmkit.train.prompt_queue import PromptQueue
-from llmkit.train.session import Stopwatch
 from llmkit.types import Record, Rollout, SamplingParams
 
 

@@ -1,11 +1,7 @@
 """What every training story opens and closes: run directory, policy, optimizer, journal, checkpoints."""
 
-import resource
-import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +11,6 @@ import torch
 
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
-from llmkit.data.counts import RowCounts
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, LLMKitError
@@ -24,15 +19,20 @@ from llmkit.models.policy import Policy, torch_device
 from llmkit.train import run_directory
 from llmkit.train.adapting import begin_adapter
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
-from llmkit.train.console import note
+from llmkit.train.console import note, warn
 from llmkit.train.first_rows import Drawn, first_batches
+from llmkit.train.idle_settings import warn_of_idle_optim_settings
 from llmkit.train.inputs import REPORT, Inputs
 from llmkit.train.interruption import Interruption
 from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal
 from llmkit.train.resuming import check_same_run
-from llmkit.train.state import read_state, write_state
+from llmkit.train.state import Mark, read_state, write_state
 from llmkit.train.threads import bound_kernel_caches, set_threads
+from llmkit.train.watches import Watches
+from llmkit.types import Source
+
+AVERAGED = "averaged"
 
 
 class Position(Protocol):
@@ -47,23 +47,6 @@ class Position(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Mark:
-    """Where the run stood when a step was finished.
-
-    Attributes:
-        step: the step.
-        num_updates: of the optimizer until then; the weights are that step's as long as there are no more.
-        position: in the data.
-        random: states of the random number generators.
-    """
-
-    step: int
-    num_updates: int
-    position: dict[str, Any]
-    random: dict[str, Any]
-
-
 class Session:
     """A run in progress. Opens everything on entry; on exit closes it, and saves what an error would have lost.
 
@@ -72,13 +55,15 @@ class Session:
         engine: its optimizer.
         journal: metrics and rollouts.
         start: the last step that is done; 0 for a new run.
-        total_steps: the last step of the run.
+        total_steps: the last step of the run, unless it stops early.
+        watches: evaluations, and losses that jump.
         interrupted: true once the user asked to stop.
     """
 
     policy: Policy
     engine: TorchEngine
     journal: Journal
+    watches: Watches
     interrupted: Interruption
 
     def __init__(
@@ -112,6 +97,7 @@ class Session:
         self._saved_step = 0
 
     def __enter__(self) -> Self:
+        warn_of_idle_optim_settings(self.run.optim)
         with ExitStack() as stack:
             stack.callback(self._position.close)
             self.interrupted = stack.enter_context(Interruption())
@@ -125,6 +111,7 @@ class Session:
             checkpoint = self._find_checkpoint()
             self.directory.write_start(self._resolved.to_yaml())
             self._inputs.errors.move_report(self.directory.path / REPORT)
+            self.watches = Watches(self.run, self.run.eval, self.directory.path)
             self._load(checkpoint)
             self.journal = stack.enter_context(
                 Journal(
@@ -144,20 +131,61 @@ class Session:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def log_start(self, metrics: Mapping[str, float]) -> None:
+        """Write down what was measured before training.
+
+        Raises:
+            ConfigError: the metric to watch is not among it.
+        """
+        self.watches.evaluations.check(metrics)
+        self.journal.log(0, metrics)
+
+    def steps(self) -> Iterator[int]:
+        """The steps to take; ends before the last one when evaluations stop improving."""
+        for step in range(self.start + 1, self.total_steps + 1):
+            yield step
+            if self.watches.evaluations.is_exhausted:
+                return
+
+    def watch_loss(self, step: int, loss: float, sources: Sequence[Source]) -> None:
+        """Tell of a loss that jumps, and of the rows that it is of."""
+        self.watches.spikes.see(step, loss, sources)
+
     def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a step down, save when it is time to, and stop when asked to.
 
         Raises:
             RunInterrupted: the user asked to stop; the state is saved.
         """
+        while self.engine.skipped:
+            warn(f"step {step} was left out: {self.engine.skipped.pop(0)}")
+        if self.run.optim.on_nonfinite == "skip":
+            metrics = {**metrics, "num_steps_skipped": self.engine.num_skipped}
         self.journal.log(step, metrics)
-        self._finished = Mark(step, self.engine.num_updates, self._position.state_dict(), get_random_state())
+        evaluations = self.watches.evaluations
+        is_best = evaluations.see(step, metrics) and evaluations.keeps_best
+        self._finished = self._mark(step)
         every = self.run.checkpoint.every_steps
-        last = step == self.total_steps
-        if last or self.interrupted or (every and step % every == 0):
+        last = step == self.total_steps or evaluations.is_exhausted
+        if last or is_best or self.interrupted or (every and step % every == 0):
             self.save()
+        if is_best:
+            self._store.mark_best(step)
+        if evaluations.is_exhausted:
+            note(evaluations.describe_stop(step))
         if self.interrupted and not last:
             raise self.interrupted.stop(step, self.directory)
+
+    @property
+    def last_step(self) -> int:
+        """The last step that is done."""
+        return self._finished.step if self._finished else self.start
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint of the best evaluation, when the run keeps it."""
+        best = self._store.best if self.watches.evaluations.keeps_best else None
+        return None if best is None else self.directory.checkpoints / f"step-{best}"
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step."""
@@ -166,16 +194,28 @@ class Session:
             return
 
         def write(path: Path) -> None:
-            self._adapter.save(self.policy.model, path)
-            self._inputs.tokenizer.save_pretrained(path)
             trainer = path / "trainer"
             trainer.mkdir()
             set_random_state(finished.random)
-            self.engine.save(trainer)
-            write_state(trainer, {"step": finished.step, "position": finished.position})
+            with self.engine.checkpoint_weights():
+                self._export(path)
+                self.engine.save(trainer)
+            if self.run.optim.export_ema:
+                with self.engine.evaluation_weights():
+                    self._export(path / AVERAGED)
+            write_state(trainer, {"step": finished.step, "position": finished.position, "watches": finished.watches})
 
         self._store.save(finished.step, write)
         self._saved_step = finished.step
+
+    def _export(self, path: Path) -> None:
+        """The model as it is, in Hugging Face layout."""
+        self._adapter.save(self.policy.model, path)
+        self._inputs.tokenizer.save_pretrained(path)
+
+    def _mark(self, step: int) -> Mark:
+        num_updates, position = self.engine.num_updates, self._position.state_dict()
+        return Mark(step, num_updates, position, get_random_state(), self.watches.state_dict())
 
     def evaluates_at(self, step: int) -> bool:
         """Whether held-out rows are measured after `step`: first, last, and every `eval.every_steps`."""
@@ -231,6 +271,11 @@ class Session:
             self._position.load_state_dict(state["position"])
             self.engine.load(checkpoint.trainer)
             self.start = self._saved_step = checkpoint.step
+            self.watches.load_state_dict(state["watches"], self.start)
+            if self.watches.evaluations.keeps_best and self.watches.evaluations.best_step:
+                self._store.mark_best(self.watches.evaluations.best_step)
+        else:
+            self.watches.spikes.forget_after(0)
 
     def _save_on_error(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -246,35 +291,3 @@ class Session:
             # The weights are ahead of the last finished step: a checkpoint of it would be of neither.
             newest = f"the checkpoint of step {self._saved_step}" if self._saved_step else "the beginning"
             note(f"{self.directory.path}: step {finished.step + 1} was half done; --resume goes on from {newest}")
-
-
-def costs(num_tokens: float, seconds: float, counts: RowCounts, device: torch.device) -> dict[str, float]:
-    """What a step cost, and what has become of the rows so far: metrics of every algorithm."""
-    return {
-        "tokens_per_second": num_tokens / seconds,
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "num_rows_skipped": counts.skipped,
-        "num_rows_dropped": counts.dropped + counts.untrained,
-        "num_rows_truncated": counts.truncated,
-    }
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory used so far: of the GPU when there is one, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-class Stopwatch:
-    """Seconds since the last reading."""
-
-    def __init__(self) -> None:
-        self._at = time.perf_counter()
-
-    def read(self) -> float:
-        """Seconds since it was made or last read."""
-        now = time.perf_counter()
-        seconds, self._at = now - self._at, now
-        return seconds

@@ -18,11 +18,12 @@ from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.train.closing import close_run
+from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run import dry_run
 from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
-from llmkit.train.session import Session, Stopwatch, costs
+from llmkit.train.session import Session
 from llmkit.types import Batch, Sample
 
 
@@ -49,8 +50,8 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
     with Session(resolved, invocation, inputs, loader, command="train/sft") as session:
         policy = session.policy
         if held_out and session.start == 0:
-            session.journal.log(0, evaluate(policy, held_out, run))
-        for step in range(session.start + 1, session.total_steps + 1):
+            session.log_start(evaluate(policy, held_out, run))
+        for step in session.steps():
             watch = Stopwatch()
             samples = loader.next_step()
             metrics = update(session.engine, samples, run)
@@ -58,7 +59,9 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
             metrics |= {"training_seconds": seconds}
             metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)
             if held_out and session.evaluates_at(step):
-                metrics |= evaluate(policy, held_out, run)
+                with session.engine.evaluation_weights():
+                    metrics |= evaluate(policy, held_out, run)
+            session.watch_loss(step, metrics["loss"], [sample.source for sample in samples])
             session.finish_step(step, metrics)
     return session
 
@@ -70,7 +73,7 @@ def update(engine: TrainEngine, samples: Sequence[Sample], run: SFTRun) -> dict[
     loss = 0.0
     for batch in batches(samples, run.batch.tokens_per_micro_batch, engine.policy.device):
         part = batch_loss(engine.policy, batch, run.algorithm, total)
-        engine.backward(part)
+        engine.backward(part, batch.sources)
         loss += part.item()
     return {
         "loss": loss,

@@ -1,12 +1,32 @@
 """Where a run stands beside its weights and optimizer: step and position in the data, as JSON."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmkit.errors import CheckpointError
 
 STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where the run stood when a step was finished.
+
+    Attributes:
+        step: the step.
+        num_updates: of the optimizer until then; the weights are that step's as long as there are no more.
+        position: in the data.
+        random: states of the random number generators.
+        watches: what evaluations and losses had come to.
+    """
+
+    step: int
+    num_updates: int
+    position: dict[str, Any]
+    random: dict[str, Any]
+    watches: dict[str, Any]
 
 
 def write_state(directory: Path, state: dict[str, Any]) -> None:

@@ -5,10 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from llmkit.config.schema import OptimConfig
-from llmkit.engines.training.torch_engine import TorchEngine, parameter_groups
-from llmkit.errors import CheckpointError, TrainingError
+from llmkit.engines.training.parameter_groups import parameter_groups
+from llmkit.engines.training.torch_engine import TorchEngine
+from llmkit.errors import CheckpointError, ConfigError, TrainingError
 from llmkit.models.policy import Policy
+from llmkit.types import Source
+
+from .settings import optim
 
 
 class Toy(nn.Module):
@@ -24,14 +27,21 @@ class Toy(nn.Module):
         return self.norm(self.linear(self.embedding(ids)))
 
 
-def engine(**settings: Any) -> TorchEngine:
+class WithHead(Toy):
+    """It says which layer makes its logits."""
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.linear
+
+
+def engine(optimizer: dict[str, Any] | None = None, **settings: Any) -> TorchEngine:
     torch.manual_seed(0)
     policy = Policy(Toy(), torch.device("cpu"), torch.float32)
-    return TorchEngine(policy, OptimConfig.model_validate({"learning_rate": 0.1, **settings}), total_steps=10)
+    return TorchEngine(policy, optim(optimizer, **{"learning_rate": 0.1, **settings}), total_steps=10)
 
 
-def train(trainer: TorchEngine, steps: int) -> list[torch.Tensor]:
-    for step in range(steps):
+def train(trainer: TorchEngine, steps: int, start: int = 0) -> list[torch.Tensor]:
+    for step in range(start, start + steps):
         trainer.backward(
             trainer.policy.model(torch.tensor([step % 5, 2])).square().mean() + trainer.policy.model.norm.bias.sum()
         )
@@ -40,22 +50,35 @@ def train(trainer: TorchEngine, steps: int) -> list[torch.Tensor]:
 
 
 def test_only_matrices_decay():
-    decayed, rest = parameter_groups(Toy(), 0.1)
-    assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(3, 4)]
-    assert [tuple(parameter.shape) for parameter in rest["params"]] == [(5, 4), (3,), (3,), (3,)]
-    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    matrix, embedding, vector = parameter_groups(Toy(), optim(weight_decay=0.1))
+    assert [tuple(parameter.shape) for parameter in matrix.parameters] == [(3, 4)]
+    assert [tuple(parameter.shape) for parameter in embedding.parameters] == [(5, 4)]
+    assert [tuple(parameter.shape) for parameter in vector.parameters] == [(3,), (3,), (3,)]
+    assert [group.role for group in (matrix, embedding, vector)] == ["matrix", "embedding", "vector"]
+    assert [group.weight_decay for group in (matrix, embedding, vector)] == [0.1, 0.0, 0.0]
+
+
+def test_the_output_head_is_no_hidden_matrix():
+    roles = {group.role: group.weight_decay for group in parameter_groups(WithHead(), optim(weight_decay=0.1))}
+    assert roles == {"output": 0.1, "embedding": 0.0, "vector": 0.0}
+
+
+def test_a_head_that_shares_the_embedding_is_an_embedding():
+    model = WithHead()
+    model.linear.weight = model.embedding.weight
+    assert {group.role for group in parameter_groups(model, optim())} == {"embedding", "vector"}
 
 
 def test_frozen_parameters_are_left_out():
     model = Toy().requires_grad_(False)
     model.linear.weight.requires_grad_(True)
-    (group,) = parameter_groups(model, 0.1)
-    assert len(group["params"]) == 1
+    (group,) = parameter_groups(model, optim())
+    assert len(group.parameters) == 1
 
 
 def test_one_step_is_adamw_by_hand():
     # The first step of Adam moves every weight by the learning rate, against the sign of its gradient.
-    trainer = engine(max_grad_norm=0, eps=1e-12)
+    trainer = engine({"name": "adamw", "eps": 1e-12}, max_grad_norm=0)
     before = trainer.policy.model.norm.bias.detach().clone()
     trainer.backward((trainer.policy.model.norm.bias * torch.tensor([1.0, -2.0, 3.0])).sum())
     report = trainer.step()
@@ -70,22 +93,122 @@ def test_gradients_are_cut_to_the_norm():
     assert trainer.step()["grad_norm"] == pytest.approx(300**0.5)
 
 
-def test_a_saved_engine_goes_on_bit_for_bit(tmp_path: Path):
-    whole = train(engine(weight_decay=0.1), 6)
-    first = engine(weight_decay=0.1)
-    train(first, 3)
-    first.save(tmp_path)
-    second = engine(weight_decay=0.1)
-    second.policy.model.load_state_dict(first.policy.model.state_dict())
+def resume(first: TorchEngine, directory: Path, **settings: Any) -> TorchEngine:
+    """Another engine that goes on from a checkpoint of the first, whose model it gets."""
+    with first.checkpoint_weights():
+        held = {name: value.clone() for name, value in first.policy.model.state_dict().items()}
+        first.save(directory)
+    second = engine(**settings)
+    second.policy.model.load_state_dict(held)
     torch.manual_seed(99)
-    second.load(tmp_path)
-    for step in range(3, 6):
-        second.backward(
-            second.policy.model(torch.tensor([step % 5, 2])).square().mean() + second.policy.model.norm.bias.sum()
-        )
-        second.step()
-    for expected, found in zip(whole, second.policy.model.parameters(), strict=True):
+    second.load(directory)
+    return second
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd", "adafactor", "schedule_free"])
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_saved_engine_goes_on_bit_for_bit(tmp_path: Path, name: str, ema_decay: float | None):
+    if name == "schedule_free":
+        ema_decay = None
+    settings = {"optimizer": {"name": name}, "weight_decay": 0.1, "warmup_steps": 2, "ema_decay": ema_decay}
+    uninterrupted = engine(**settings)
+    whole = train(uninterrupted, 6)
+    first = engine(**settings)
+    train(first, 3)
+    second = resume(first, tmp_path, **settings)
+    for expected, found in zip(whole, train(second, 3, start=3), strict=True):
         assert torch.equal(found, expected)
+    with uninterrupted.evaluation_weights(), second.evaluation_weights():
+        for expected, found in zip(
+            uninterrupted.policy.model.parameters(), second.policy.model.parameters(), strict=True
+        ):
+            assert torch.equal(found, expected)
+
+
+def test_a_state_of_another_optimizer_is_refused(tmp_path: Path):
+    engine().save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"optim\.optimizer=adamw, and this run has optim\.optimizer=sgd"):
+        engine({"name": "sgd"}).load(tmp_path)
+
+
+def test_saving_leaves_the_weights_in_training_alone(tmp_path: Path):
+    whole = train(engine({"name": "schedule_free"}), 4)
+    trainer = engine({"name": "schedule_free"})
+    train(trainer, 2)
+    with trainer.checkpoint_weights():
+        trainer.save(tmp_path)
+    for expected, found in zip(whole, train(trainer, 2, start=2), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_the_average_of_the_weights_by_hand():
+    # shares kept in steps 1 and 2: 1/10 and 2/11
+    trainer = engine(ema_decay=0.99)
+    bias = trainer.policy.model.norm.bias
+    start = bias.detach().clone()
+    first, second = (train(trainer, 1, start=step)[-1] for step in range(2))
+    with trainer.evaluation_weights() as are_others:
+        assert are_others
+        expected = (start * 0.1 + first * 0.9) * 2 / 11 + second * 9 / 11
+        torch.testing.assert_close(bias.detach(), expected)
+    assert torch.equal(bias, second)
+
+
+def test_without_an_average_the_weights_to_measure_are_those_in_training():
+    trainer = engine()
+    with trainer.evaluation_weights() as are_others:
+        assert not are_others
+
+
+def test_two_averages_at_once_are_refused():
+    with pytest.raises(ConfigError, match=r"optim\.ema_decay=0\.9: optim\.optimizer=schedule_free averages"):
+        engine({"name": "schedule_free"}, ema_decay=0.9)
+
+
+ROWS = [Source("rows.jsonl", line) for line in (3, 8)]
+
+
+def bad_gradient(trainer: TorchEngine) -> torch.Tensor:
+    """The root has the value 0 there and no finite slope."""
+    bias = trainer.policy.model.norm.bias
+    return (bias - bias.detach()).abs().sqrt().sum()
+
+
+def test_a_bad_loss_names_its_rows():
+    with pytest.raises(TrainingError, match=r"rows rows\.jsonl:3, rows\.jsonl:8; this step has changed nothing"):
+        engine().backward(torch.tensor(float("inf"), requires_grad=True), ROWS)
+
+
+def test_a_bad_gradient_names_the_rows_of_its_micro_batch_and_no_others():
+    trainer = engine()
+    trainer.backward(bad_gradient(trainer), ROWS)
+    with pytest.raises(TrainingError, match=r"the gradient is nan at .* rows rows\.jsonl:3, rows\.jsonl:8;"):
+        trainer.backward(trainer.policy.model.norm.bias.sum(), [Source("other.jsonl", 1)])
+    trainer = engine()
+    trainer.backward(trainer.policy.model.norm.bias.sum(), [Source("other.jsonl", 1)])
+    trainer.backward(bad_gradient(trainer), ROWS)
+    with pytest.raises(TrainingError, match=r"rows rows\.jsonl:3, rows\.jsonl:8;"):
+        trainer.step()
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_bad_step_is_left_out_and_counted_when_asked(what: str):
+    trainer = engine(on_nonfinite="skip", max_skipped_steps=1, ema_decay=0.5)
+    (before, *_) = train(trainer, 1)
+    for _ in range(2):  # the second micro-batch is left out with the first
+        if what == "loss":
+            trainer.backward(torch.tensor(float("nan"), requires_grad=True), ROWS)
+        else:
+            trainer.backward(bad_gradient(trainer), ROWS)
+    assert trainer.step()["learning_rate"] == pytest.approx(0.09)
+    assert torch.equal(next(iter(trainer.policy.model.parameters())), before)
+    assert (trainer.num_updates, trainer.num_skipped) == (2, 1)
+    (reason,) = trainer.skipped
+    assert f"the {what} is nan at optimizer step 2" in reason
+    train(trainer, 1)
+    assert len(trainer.skipped) == 1
+    with pytest.raises(TrainingError, match=r"one more than optim\.max_skipped_steps=1"):
+        trainer.backward(torch.tensor(float("nan"), requires_grad=True))
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_changes():

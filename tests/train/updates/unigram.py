@@ -13,7 +13,7 @@ from llmkit.config.runs import SCHEMAS
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.scoring import TokenLogprobs
 from llmkit.testing.samples import record
-from llmkit.types import Batch, Rollout
+from llmkit.types import Batch, Rollout, Source
 
 VOCABULARY = 5
 
@@ -73,7 +73,7 @@ class Steps:
     rate: float = 0.0
     gradients: list[Tensor] = field(default_factory=list)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, sources: Sequence[Source] = ()) -> None:
         loss.backward()
 
     def save(self, directory: Path) -> None:

@@ -1,7 +1,11 @@
 """What every training engine promises: gradients in, better weights out."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from llmkit.types import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +34,15 @@ class TrainEngine(Protocol):
 
     policy: "Policy"
 
-    def backward(self, loss: "Tensor") -> None:
+    def backward(self, loss: "Tensor", sources: Sequence[Source] = ()) -> None:
         """Add a micro-batch's gradients.
 
+        Args:
+            loss: of the micro-batch.
+            sources: where its rows came from, to name them when something is wrong with them.
+
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, or the gradient of the micro-batch before it.
         """
         ...
 
@@ -46,6 +54,15 @@ class TrainEngine(Protocol):
         """
         ...
 
+    def evaluation_weights(self) -> AbstractContextManager[bool]:
+        """Within it the policy has the weights to measure, an average where one is kept; yields whether they are others
+        than those in training."""
+        ...
+
+    def checkpoint_weights(self) -> AbstractContextManager[None]:
+        """Within it the policy has the weights that a checkpoint holds; `save` belongs here."""
+        ...
+
     def save(self, directory: Path) -> None:
         """Write optimizer, schedule and random state."""
         ...
@@ -54,6 +71,6 @@ class TrainEngine(Protocol):
         """Go on from what `save` wrote, bit for bit.
 
         Raises:
-            CheckpointError: it cannot be read or belongs to another model.
+            CheckpointError: it cannot be read or belongs to another model or optimizer.
         """
         ...

@@ -1,26 +1,36 @@
 """Training on one device with PyTorch."""
 
-import pickle
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llmkit.config.schema import OptimConfig
+from llmkit import plugins
+from llmkit.config.optim import OptimConfig
 from llmkit.engines.training.contract import UpdateHooks
+from llmkit.engines.training.engine_state import check_optimizer, load_optimizer, reading, write_state
+from llmkit.engines.training.optimizers.contract import AveragingOptimizer, Optimizer
+from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.engines.training.random_state import get_random_state, set_random_state
 from llmkit.engines.training.schedule import learning_rate
-from llmkit.errors import CheckpointError, TrainingError
+from llmkit.engines.training.weight_average import WeightAverage
+from llmkit.errors import ConfigError, TrainingError
+from llmkit.formatting import listed
 from llmkit.models.policy import Policy
-
-STATE_FILE = "optimizer.pt"
-SETTINGS = ("betas", "eps", "weight_decay", "learning_rate_ratio")
-"""What a parameter group takes from the configuration; the learning rate is set at every step."""
+from llmkit.types import Source
 
 
 class TorchEngine:
-    """AdamW over the policy's trainable parameters."""
+    """An optimizer plugin over the policy's trainable parameters.
+
+    Attributes:
+        num_updates: optimizer steps so far, the time before a resumption and skipped ones included.
+        num_skipped: steps left out because a loss or gradient was not finite.
+        skipped: why steps were left out, until somebody takes it away to tell of it.
+    """
 
     def __init__(self, policy: Policy, config: OptimConfig, total_steps: int, hooks: UpdateHooks | None = None) -> None:
         """
@@ -29,100 +39,143 @@ class TorchEngine:
             config: of the optimizer.
             total_steps: optimizer steps of the whole run; the schedule ends there.
             hooks: what the adapter does at each update; None has nothing to do.
+
+        Raises:
+            PluginError: the optimizer is not installed.
+            ConfigError: an average is kept of weights that the optimizer averages already.
         """
         self.policy = policy
         self._hooks = hooks
+        self.num_updates = 0
+        self.num_skipped = 0
+        self.skipped: list[str] = []
         self._config = config
         self._total_steps = total_steps
-        self._num_steps = 0
         self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            parameter_groups(policy.model, config.weight_decay, hooks),
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.eps,
-            fused=policy.device.type in ("cpu", "cuda"),
-        )
+        plugin = plugins.load("optimizers", config.optimizer.name)
+        self._optimizer: Optimizer = plugin.build(config.optimizer, parameter_groups(policy.model, config, hooks))
+        self._average = WeightAverage(self._parameters, config.ema_decay) if config.ema_decay else None
+        if self._average and isinstance(self._optimizer, AveragingOptimizer):
+            raise ConfigError(
+                f"optim.ema_decay={config.ema_decay}: optim.optimizer={config.optimizer.name} averages the weights "
+                "itself; leave optim.ema_decay unset"
+            )
+        self._fault: str | None = None
+        self._unchecked: Sequence[Source] | None = None
 
-    @property
-    def num_updates(self) -> int:
-        """How often `step` has changed the weights, the time before a resumption included."""
-        return self._num_steps
-
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, sources: Sequence[Source] = ()) -> None:
         """Add a micro-batch's gradients."""
-        if not torch.isfinite(loss):
-            raise self._not_finite("loss", loss.item())
-        loss.backward()
+        self._check_gradients()
+        if self._fault is None and not torch.isfinite(loss):
+            self._refuse("loss", loss.item(), sources)
+        # A step that is left out needs no gradients.
+        if self._fault is None:
+            loss.backward()
+            self._unchecked = sources
 
     def step(self) -> dict[str, float]:
         """One optimizer step; the gradients are cleared."""
-        if self._hooks:
+        if self._hooks and self._fault is None:
             self._hooks.before_update(self.policy.model)
-        limit = self._config.max_grad_norm or float("inf")
-        grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
-        if not grad_norm < float("inf"):
-            self._optimizer.zero_grad()
-            raise self._not_finite("gradient", grad_norm)
-        rate = learning_rate(self._num_steps, self._config, self._total_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["learning_rate_ratio"]
-        self._optimizer.step()
-        self._num_steps += 1
-        if self._hooks:
-            self._hooks.after_update(self.policy.model, self._num_steps)
+        grad_norm = self._clip()
+        rate = learning_rate(self.num_updates, self._config, self._total_steps)
+        if self._fault is None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate * group["learning_rate_ratio"]
+            self._optimizer.step()
+            if self._hooks:
+                self._hooks.after_update(self.policy.model, self.num_updates + 1)
+            if self._average:
+                self._average.update(self.num_updates + 1)
+        else:
+            self.skipped.append(self._fault)
+            self.num_skipped += 1
         self._optimizer.zero_grad()
+        self.num_updates += 1
+        self._fault = self._unchecked = None
         return {"grad_norm": grad_norm, "learning_rate": rate}
 
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[bool]:
+        """Within it the policy has the averaged weights where an average is kept; yields whether there is one."""
+        if self._average is not None:
+            with self._average.in_place():
+                yield True
+        else:
+            with self.checkpoint_weights():
+                yield isinstance(self._optimizer, AveragingOptimizer)
+
+    @contextmanager
+    def checkpoint_weights(self) -> Iterator[None]:
+        """Within it the policy has the weights that a checkpoint holds: the optimizer's own average where it keeps one,
+        else those in training."""
+        if not isinstance(self._optimizer, AveragingOptimizer):
+            yield
+            return
+        self._optimizer.eval()
+        try:
+            yield
+        finally:
+            self._optimizer.train()
+
     def save(self, directory: Path) -> None:
-        """Write optimizer, schedule and random state into `directory`."""
+        """Write optimizer, average, schedule and random state into `directory`."""
         state = {
+            "name": self._config.optimizer.name,
             "optimizer": self._optimizer.state_dict(),
-            "num_steps": self._num_steps,
+            "num_updates": self.num_updates,
+            "num_skipped": self.num_skipped,
+            "average": self._average.values if self._average else None,
             "random": get_random_state(),
         }
-        torch.save(state, directory / STATE_FILE)
+        write_state(directory, state)
 
     def load(self, directory: Path) -> None:
         """Go on from what `save` wrote, bit for bit."""
-        path = directory / STATE_FILE
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            # The state holds the settings of the run that saved it; this run's own may have changed.
-            chosen = [{name: group[name] for name in SETTINGS} for group in self._optimizer.param_groups]
-            self._optimizer.load_state_dict(state["optimizer"])
-            for group, settings in zip(self._optimizer.param_groups, chosen, strict=True):
-                group.update(settings)
-        except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{path}: this optimizer state cannot be used: {error}") from error
-        self._num_steps = state["num_steps"]
-        set_random_state(state["random"])
+        with reading(directory) as state:
+            check_optimizer(state, self._config.optimizer.name)
+            load_optimizer(self._optimizer, state["optimizer"])
+            if self._average and state["average"] is not None:
+                self._average.load(state["average"])
+            self.num_updates, self.num_skipped = state["num_updates"], state["num_skipped"]
+            if isinstance(self._optimizer, AveragingOptimizer):
+                self._optimizer.train()
+            set_random_state(state["random"])
 
-    def _not_finite(self, what: str, value: float) -> TrainingError:
-        return TrainingError(
-            f"the {what} is {value} at optimizer step {self._num_steps + 1}; this step has changed nothing. A lower "
-            "optim.learning_rate or device.compute_dtype=float32 usually helps"
-        )
+    def _check_gradients(self) -> None:
+        """Look at the last micro-batch's gradients before the next one adds its own and nobody can tell them apart."""
+        if self._unchecked is not None:
+            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+            self._judge(float(nn.utils.get_total_norm(gradients)))
 
+    def _clip(self) -> float:
+        """Scale the gradients down to the greatest norm allowed; returns the norm before, NaN in a step left out."""
+        if self._fault is not None:
+            return math.nan
+        limit = self._config.max_grad_norm or float("inf")
+        grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        self._judge(grad_norm)
+        return grad_norm
 
-def parameter_groups(model: nn.Module, weight_decay: float, hooks: UpdateHooks | None = None) -> list[dict[str, Any]]:
-    """Trainable parameters, with decay on matrices alone: not on norms, biases or embeddings.
+    def _judge(self, grad_norm: float) -> None:
+        if not math.isfinite(grad_norm):
+            self._optimizer.zero_grad()
+            self._refuse("gradient", grad_norm, self._unchecked or ())
+        self._unchecked = None
 
-    Each group also says how many times the learning rate its parameters get.
-    """
-    embeddings = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and id(parameter) not in embeddings
-            ratio = hooks.learning_rate_ratio(name) if hooks else 1.0
-            groups.setdefault((decays, ratio), []).append(parameter)
-    return [
-        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "learning_rate_ratio": ratio}
-        for (decays, ratio), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], item[0][1]))
-    ]
+    def _refuse(self, what: str, value: float, sources: Sequence[Source]) -> None:
+        """Stop the run, or remember that this step is to be left out."""
+        step = self.num_updates + 1
+        rows = f", in the micro-batch of rows {listed(sources)}" if sources else ""
+        fault = f"the {what} is {value} at optimizer step {step}{rows}; this step has changed nothing"
+        if self._config.on_nonfinite == "raise":
+            raise TrainingError(
+                f"{fault}. Look at these rows; a lower optim.learning_rate or device.compute_dtype=float32 usually "
+                "helps, and optim.on_nonfinite=skip leaves such steps out"
+            )
+        if self.num_skipped >= self._config.max_skipped_steps:
+            raise TrainingError(
+                f"{fault}. It is one more than optim.max_skipped_steps={self._config.max_skipped_steps}; a lower "
+                "optim.learning_rate or device.compute_dtype=float32 usually helps"
+            )
+        self._fault = fault
