@@ -37,5 +37,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[dev,math,tensorboard,wandb]'
+	$(INSTALL) --editable '.[dev,math,tensorboard,wandb,adapters,quantization]'
 	touch $@
