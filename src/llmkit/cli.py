@@ -144,7 +144,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _dispatch(arguments: Sequence[str]) -> int:
     try:
-        typer.main.get_command(app).main(args=list(arguments), prog_name="llmkit")
+        typer.main.get_command(app).main(args=list(arguments), prog_name="llmkit", obj=list(arguments))
     except SystemExit as stop:
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)

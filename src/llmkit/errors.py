@@ -11,6 +11,7 @@ LLMKitError                 a message for the user, never a stack trace
 ├── RewardError             1  a reward raised or gave no number
 ├── BenchError              1  a contender of a benchmark failed, or gave other results than the rest
 └── TrainingError           1  training cannot go on (NaN loss, disk full)
+    └── ProcessLostError   76  another process of the run has gone; that one's error counts
 RunInterrupted            130  no error: the user asked to stop and the run has saved itself
 """
 
@@ -70,6 +71,12 @@ class TrainingError(LLMKitError):
     """Training cannot go on: the loss is not finite, the disk is full, and so on."""
 
     exit_code = 1
+
+
+class ProcessLostError(TrainingError):
+    """Another process of a parallel run has ended or does not answer."""
+
+    exit_code = 76
 
 
 class RunInterrupted(Exception):  # noqa: N818 - the run did what it was asked to do; nothing went wrong

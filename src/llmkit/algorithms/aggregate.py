@@ -44,7 +44,7 @@ def token_scales(weights: Tensor, sequence_ids: Tensor, average: str, total: flo
     if average in ("token", "constant"):
         return weights / total
     if average == "sequence":
-        num_sequences = int(sequence_ids.max()) + 1
+        num_sequences = count_sequences(sequence_ids)
         return weights / sequence_sums(weights, sequence_ids, num_sequences)[sequence_ids] / total
     raise ValueError(f"average must be 'token', 'sequence' or 'constant', got {average!r}")
 
@@ -56,6 +56,11 @@ def sequence_sums(values: Tensor, sequence_ids: Tensor, num_sequences: int) -> T
 
 def sequence_means(values: Tensor, sequence_ids: Tensor) -> Tensor:
     """[N] mean of [N] values over the sequence that each token belongs to."""
-    num_sequences = int(sequence_ids.max()) + 1
+    num_sequences = count_sequences(sequence_ids)
     counts = sequence_sums(torch.ones_like(values), sequence_ids, num_sequences)
     return (sequence_sums(values, sequence_ids, num_sequences) / counts.clamp(min=1))[sequence_ids]
+
+
+def count_sequences(sequence_ids: Tensor) -> int:
+    """How many sequences [N] ids from 0 are of; none when there are no tokens."""
+    return int(sequence_ids.max()) + 1 if len(sequence_ids) else 0

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from llmkit.config.algorithms import DPOConfig, GRPOConfig, SFTConfig
 from llmkit.config.optim import OptimConfig
+from llmkit.config.parallel import ParallelConfig
 from llmkit.config.schema import (
     BatchConfig,
     CheckpointConfig,
@@ -50,6 +51,7 @@ class TrainingRun(Section):
     optim: OptimConfig = all_defaults(OptimConfig)
     checkpoint: CheckpointConfig = all_defaults(CheckpointConfig)
     device: DeviceConfig = all_defaults(DeviceConfig)
+    parallel: Annotated[ParallelConfig, Nonsemantic] = all_defaults(ParallelConfig)
     trackers: Annotated[tuple[PluginSection, ...], PluginKind("trackers"), Nonsemantic] = ()
     """Where metrics go besides `metrics.jsonl`."""
 

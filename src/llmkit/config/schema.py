@@ -133,6 +133,8 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; 0 saves only at the end and when interrupted."""
     keep_last: Annotated[int, Nonsemantic] = Field(2, ge=1)
     """How many checkpoints to keep."""
+    asynchronous: Annotated[bool, Nonsemantic] = True
+    """Copy what is saved and write it while training goes on; off waits for the disk and needs no memory for a copy."""
     best_metric: str | None = None
     """Save after every evaluation in which this metric (`eval_loss`, ...) is better than ever, and keep that checkpoint
     beside the last ones; the file `checkpoints/best` names it. Unset keeps no best one."""

@@ -51,6 +51,11 @@ def output_head(model: nn.Module) -> OutputHead | None:
     return None if scoring is None else OutputHead(backbone, linear, scoring)
 
 
+def base_of(model: nn.Module) -> nn.Module:
+    """The transformers model within whatever is around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator] - PEFT's
+
+
 def configured_scoring(model: PreTrainedModel) -> Scoring:
     """What the configuration says of the logits, by the names that architectures give it."""
     config = model.config.get_text_config()

@@ -1,19 +1,27 @@
 """The model in training, or one that only samples, on its device and in its compute type."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from llmkit.config.parallel import ParallelConfig
 from llmkit.config.schema import DeviceConfig, ModelConfig
+from llmkit.distributed.place import find_place
+from llmkit.distributed.sharding import Passes, divide
+from llmkit.distributed.world import World
 from llmkit.errors import ConfigError
+from llmkit.models.head import base_of, output_head
 from llmkit.models.loading import load_model
 from llmkit.models.logprobs import token_logprobs
 from llmkit.models.packed import supports_packing
 from llmkit.models.scoring import TokenLogprobs
 from llmkit.types import Batch
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -26,12 +34,18 @@ class Policy:
         compute_dtype: float32, or bfloat16 for matrix products under autocast.
         reference: frozen copy of the model that training began with; None for an adapter, whose base model is the
             reference, and for runs that need none.
+        passes: runs the model where FSDP2 divides it; None where it runs by itself.
+        reference_passes: the same for the reference.
+        summed: parameters whose gradients are to be added up over the tensor dimension.
     """
 
     model: Any
     device: torch.device
     compute_dtype: torch.dtype
     reference: nn.Module | None = None
+    passes: Passes | None = None
+    reference_passes: Passes | None = None
+    summed: list[nn.Parameter] = field(default_factory=list)
 
     @property
     def context_length(self) -> int:
@@ -57,9 +71,10 @@ class Policy:
         loss_scales: Tensor | None = None,
     ) -> TokenLogprobs:
         """Log-probabilities of the supervised tokens, nats, and what else is asked for; see `token_logprobs`."""
-        with self.autocast():
+
+        def run(model: nn.Module) -> TokenLogprobs:
             return token_logprobs(
-                self.model,
+                model,
                 batch,
                 temperature=temperature,
                 entropy=entropy,
@@ -67,14 +82,40 @@ class Policy:
                 loss_scales=loss_scales,
             )
 
+        with self.autocast():
+            return _through(self.passes, self.model, run)
+
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
         """[N] log-probabilities under the model that training began with."""
+
+        def run(model: nn.Module) -> TokenLogprobs:
+            return token_logprobs(model, batch, temperature=temperature)
+
         if self.reference is not None:
             with self.autocast():
-                return token_logprobs(self.reference, batch, temperature=temperature).logprobs
+                return _through(self.reference_passes, self.reference, run).logprobs
         with self.model.disable_adapter(), self.autocast():
-            return token_logprobs(self.model, batch, temperature=temperature).logprobs
+            return _through(self.passes, self.model, run).logprobs
+
+    def divide(self, config: ParallelConfig, world: World) -> None:
+        """Divide the model, and the reference, among the processes of the run as its mesh says.
+
+        Raises:
+            ConfigError: the model cannot be divided so.
+        """
+        if world.dimensions.is_sharded and not supports_packing(self.model):
+            raise ConfigError(
+                "parallel.strategy=fsdp needs a model whose sequences can be packed, and this model, or its adapter, "
+                "takes them one at a time; use parallel.strategy=ddp"
+            )
+        # The head is looked at while the weights are still whole.
+        output_head(self.model)
+        self.passes, self.summed = divide(self.model, base_of(self.model), config, world, self.compute_dtype)
+        if self.reference is not None:
+            output_head(self.reference)
+            reference: nn.Module = self.reference
+            self.reference_passes, _ = divide(reference, base_of(reference), config, world, self.compute_dtype)
 
     def recompute_activations(self) -> None:
         """Recompute activations in the backward pass instead of keeping them.
@@ -90,6 +131,10 @@ class Policy:
             enable({"use_reentrant": False})
         except ValueError as error:
             raise ConfigError(f"device.gradient_checkpointing=true: {error}") from error
+
+
+def _through(passes: Passes | None, model: nn.Module, run: Callable[[nn.Module], T]) -> T:
+    return run(model) if passes is None else passes.once(run)
 
 
 def load_policy(model: ModelConfig, device: DeviceConfig) -> Policy:
@@ -111,8 +156,25 @@ def torch_device(config: DeviceConfig) -> torch.device:
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if config.device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
+        return _own(next(name for name, there in available.items() if there))
     if not available[config.device]:
         there = ", ".join(name for name, is_there in available.items() if is_there)
         raise ConfigError(f"device.device={config.device}: PyTorch finds no such device here; available: {there}")
-    return torch.device(config.device)
+    return _own(config.device)
+
+
+def _own(name: str) -> torch.device:
+    """The device of this name; with several processes on a machine, each has the GPU of its own number.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes.
+    """
+    place = find_place()
+    if name != "cuda" or place.world_size == 1:
+        return torch.device(name)
+    if place.local_world_size > torch.cuda.device_count():
+        raise ConfigError(
+            f"{place.local_world_size} processes on this machine have {torch.cuda.device_count()} GPUs; start as many "
+            "processes as GPUs, or use device.device=cpu"
+        )
+    return torch.device("cuda", place.local_rank)

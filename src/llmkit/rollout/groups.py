@@ -21,6 +21,7 @@ async def sample_groups(
     codec: TextCodec,
     sampling: SamplingParams,
     seed: str,
+    places: Sequence[tuple[int, int]] | None = None,
 ) -> list[Rollout]:
     """`group_size` unscored rollouts of each record, side by side; group g holds those of `records[g]`.
 
@@ -28,22 +29,29 @@ async def sample_groups(
 
     Args:
         seed: with a rollout's place it fixes what is drawn, whatever else the engine is doing.
+        places: group and member of the rollouts to sample; None samples all of them.
     """
+    if places is None:
+        places = every_place(len(records), group_size)
     async with _Tasks() as group:
         tasks = [
             group.create_task(
                 workflow.run(
-                    record,
+                    records[index],
                     engine,
                     codec,
                     dataclasses.replace(sampling, seed=rollout_seed(seed, index, member)),
                     group_id=index,
                 )
             )
-            for index, record in enumerate(records)
-            for member in range(group_size)
+            for index, member in places
         ]
     return [task.result() for task in tasks]
+
+
+def every_place(num_groups: int, group_size: int) -> list[tuple[int, int]]:
+    """Group and member of every rollout, in order."""
+    return [(index, member) for index in range(num_groups) for member in range(group_size)]
 
 
 async def score_all(rollouts: Sequence[Rollout], reward: Reward) -> None:

@@ -89,7 +89,7 @@ class CheckpointStore:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove_partials()
-            partial = self.path / f"{final.name}{PARTIAL}"
+            partial = self.partial(step)
             with self._discard_on_failure(partial, final):
                 partial.mkdir()
                 write(partial)
@@ -101,6 +101,10 @@ class CheckpointStore:
             sync(self.path)
             self._prune(step)
         return self.load(step, check=False)
+
+    def partial(self, step: int) -> Path:
+        """Where the checkpoint of `step` is while it is written."""
+        return self.path / f"step-{step}{PARTIAL}"
 
     @property
     def best(self) -> int | None:

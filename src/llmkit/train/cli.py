@@ -2,12 +2,16 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from llmkit.distributed.dimensions import check_units, find_dimensions
+from llmkit.distributed.place import LAUNCHED, find_place, is_main
 from llmkit.errors import ConfigError
 from llmkit.train import options
 from llmkit.train.help import TrainCommand
@@ -66,13 +70,11 @@ def sft(
     checkpoint_every: options.CheckpointEvery = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    nproc: options.Nproc = None,
     trackers: options.Trackers = None,
 ) -> None:
     """Fine-tune on demonstrations: cross-entropy of the answers' tokens."""
-    resolved, invocation = prepare("train/sft", ctx.params)
-    from llmkit.train.sft import train  # torch is first imported here
-
-    show(train(resolved, invocation), invocation)
+    run("train/sft", ctx)
 
 
 @app.command(cls=TrainCommand, epilog=DPO_EXAMPLES)
@@ -101,13 +103,11 @@ def dpo(
     checkpoint_every: options.CheckpointEvery = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    nproc: options.Nproc = None,
     trackers: options.Trackers = None,
 ) -> None:
     """Train on pairs of a chosen and a rejected answer (DPO)."""
-    resolved, invocation = prepare("train/dpo", ctx.params)
-    from llmkit.train.dpo import train
-
-    show(train(resolved, invocation), invocation)
+    run("train/dpo", ctx)
 
 
 @app.command(cls=TrainCommand, epilog=GRPO_EXAMPLES)
@@ -142,13 +142,59 @@ def grpo(
     checkpoint_every: options.CheckpointEvery = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    nproc: options.Nproc = None,
     trackers: options.Trackers = None,
 ) -> None:
     """Learn from rewards: sample groups of answers, score them, reinforce the better ones (GRPO)."""
-    resolved, invocation = prepare("train/grpo", ctx.params)
-    from llmkit.train.grpo import train
+    run("train/grpo", ctx)
 
-    show(train(resolved, invocation), invocation)
+
+def run(command: str, ctx: typer.Context) -> None:
+    """Run the story of a training command, in the processes that the command line asks for.
+
+    Raises:
+        ConfigError: a setting is wrong, or the processes cannot be arranged so.
+    """
+    resolved, invocation = prepare(command, ctx.params)
+    num_processes = check_processes(resolved.run, ctx.params["nproc"])
+    if num_processes is not None and not invocation.dry_run:
+        from llmkit.distributed.launch import launch
+
+        raise typer.Exit(launch(ctx.find_root().obj or sys.argv[1:], num_processes))
+    story = import_module(f"llmkit.{command.replace('/', '.')}")  # torch is first imported here
+    from llmkit.train.together import together
+
+    with together(resolved.run):
+        summary = story.train(resolved, invocation)
+    if is_main():
+        show(summary, invocation)
+
+
+def check_processes(settings: Any, nproc: int | None) -> int | None:
+    """How many processes to start here; None when this one is to do the work.
+
+    Raises:
+        ConfigError: `--nproc` in a process that was started as one of several, or a number that does not fit.
+    """
+    place = find_place()
+    launched = LAUNCHED in os.environ
+    if nproc is not None and place.world_size > 1 and not launched:
+        raise ConfigError(
+            f"--nproc {nproc}: this is process {place.rank} of {place.world_size} already (RANK and WORLD_SIZE are "
+            "set); leave --nproc out under torchrun"
+        )
+    dimensions = find_dimensions(settings.parallel, place.world_size if launched else nproc or place.world_size)
+    check_units(dimensions, *units_of(settings))
+    return nproc if nproc is not None and nproc > 1 and not launched else None
+
+
+def units_of(settings: Any) -> tuple[str, int | None]:
+    """Which setting says how many pieces of work a step has, and how many."""
+    batch = settings.batch
+    if hasattr(batch, "prompts_per_step"):
+        count = batch.prompts_per_step * settings.algorithm.group_size
+        return "batch.prompts_per_step x algorithm.group_size", count
+    return "batch.rows_per_step", batch.rows_per_step if batch.tokens_per_step is None else None
 
 
 def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]", Invocation]:

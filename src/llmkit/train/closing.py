@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from llmkit.distributed.place import is_main
 from llmkit.train.console import print_summary
 from llmkit.train.session import Session
 
 
 def close_run(session: Session) -> dict[str, Any]:
     """Print the closing table and return the summary, with where everything is, as plain values."""
+    if not is_main():
+        return {}
     directory = session.directory
     summary = session.journal.summary()
     plots = sorted(directory.path.glob("*.png"))

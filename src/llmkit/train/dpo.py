@@ -15,6 +15,7 @@ from llmkit.config.runs import DPORun
 from llmkit.config.schema import PairBatchConfig
 from llmkit.data.collate import collate, collate_groups, micro_batches
 from llmkit.data.encoders import PairEncoder
+from llmkit.distributed.world import world
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.models.logprobs import supervised_positions
@@ -29,6 +30,7 @@ from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
 from llmkit.train.session import Session
+from llmkit.train.shares import empty_batch, pad, share_of
 from llmkit.types import Batch, PreferencePair
 
 
@@ -78,15 +80,17 @@ def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) ->
     engine.policy.model.train()
     micro = batches(pairs, run.batch, engine.policy)
     constants = loss_constants(engine.policy, micro, run.algorithm)
+    num_tokens = sum(len(pair.chosen.token_ids) + len(pair.rejected.token_ids) for pair in pairs)
+    num_pairs, num_tokens = world().sum([len(pairs), num_tokens])
     sums: dict[str, float] = {}
     for batch in micro:
         losses, metrics = batch_losses(engine.policy, batch, run.algorithm, constants)
-        engine.backward(losses.sum() / len(pairs), batch.sources)
+        engine.backward(losses.sum() / num_pairs, batch.sources)
         add(sums, {"loss": losses.detach(), **metrics})
     return {
-        **{name: value / len(pairs) for name, value in sums.items()},
+        **{name: value / num_pairs for name, value in world().sum_metrics(sums).items()},
         **engine.step(),
-        "num_tokens": sum(len(pair.chosen.token_ids) + len(pair.rejected.token_ids) for pair in pairs),
+        "num_tokens": int(num_tokens),
     }
 
 
@@ -95,14 +99,15 @@ def evaluate(policy: Policy, pairs: Sequence[PreferencePair], run: DPORun) -> di
     """Loss and share of pairs ranked rightly, on held-out pairs."""
     watch = Stopwatch()
     policy.model.eval()
-    micro = batches(pairs, run.batch, policy)
+    num_pairs = len(pairs)
+    micro = batches(share_of(pairs), run.batch, policy)
     constants = loss_constants(policy, micro, run.algorithm)
     sums: dict[str, float] = {}
     for batch in micro:
         losses, metrics = batch_losses(policy, batch, run.algorithm, constants)
         add(sums, {"loss": losses, "accuracy": metrics["rewards_accuracy"], "margin": metrics["rewards_margin"]})
     return {
-        **{f"eval_{name}": value / len(pairs) for name, value in sums.items()},
+        **{f"eval_{name}": value / num_pairs for name, value in world().sum_metrics(sums).items()},
         "evaluation_seconds": watch.read(),
     }
 
@@ -122,6 +127,9 @@ def compare(policy: Policy, batch: Batch, algorithm: DPOConfig) -> Pairs:
     if algorithm.needs_reference:
         reference = sum_over_answers(batch, policy.reference_logprobs(batch))
     ratios = answers - reference
+    if not len(supervised_positions(batch)):
+        # An empty micro-batch, whose pass others wait for, is of no pair.
+        ratios, lengths, answers = ratios[:0], lengths[:0], answers[:0]
     return Pairs(ratios[0::2], ratios[1::2], lengths[0::2], lengths[1::2], answers[0::2])
 
 
@@ -131,8 +139,9 @@ def loss_constants(policy: Policy, micro: Sequence[Batch], algorithm: DPOConfig)
     mean_reward = 0.0
     if "bco" in algorithm.weights:
         pairs = [compare(policy, batch, algorithm) for batch in micro]
-        rewards = torch.cat([ratio for pair in pairs for ratio in (pair.chosen, pair.rejected)])
-        mean_reward = algorithm.beta * rewards.mean().item()
+        rewards = torch.cat([ratio for pair in pairs for ratio in (pair.chosen, pair.rejected)] or [torch.zeros(0)])
+        everywhere = torch.cat(world().gather_shares(rewards.cpu()))
+        mean_reward = algorithm.beta * everywhere.mean().item()
     return Constants(algorithm.beta, algorithm.label_smoothing, algorithm.discopop_temperature, mean_reward)
 
 
@@ -151,7 +160,7 @@ def batches(pairs: Sequence[PreferencePair], batch: PairBatchConfig, policy: Pol
     else:
         parts = micro_batches(pairs, batch.tokens_per_micro_batch)
         found = [collate([side for pair in part for side in (pair.chosen, pair.rejected)]) for part in parts]
-    return [to_device(one, policy.device) for one in found]
+    return pad([to_device(one, policy.device) for one in found], lambda: empty_batch(policy.device))
 
 
 def add(sums: dict[str, float], values: dict[str, Tensor]) -> None:

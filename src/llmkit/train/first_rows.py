@@ -1,13 +1,17 @@
 """Training rows to look at before the first step, for adapters that begin from data."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from llmkit.data.collate import collate, micro_batches
+from llmkit.distributed.world import world
 from llmkit.models.packed import to_device
 from llmkit.types import Batch, PreferencePair, Sample
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -31,12 +35,18 @@ def first_batches(data: Drawn, count: int, tokens_per_micro_batch: int, device: 
     place = data.state_dict()
     batches: list[Batch] = []
     for _ in range(count):
-        samples = list(_samples(data.next_step()))
+        # Every process begins from the same rows, in the order of a run in one process.
+        samples = list(_samples(interleave(world().gather_shares(list(data.next_step())))))
         batches += [to_device(collate(part), device) for part in micro_batches(samples, tokens_per_micro_batch)]
         if len(batches) >= count:
             break
     data.load_state_dict(place)
     return batches[:count]
+
+
+def interleave(shares: Sequence[Sequence[T]]) -> list[T]:
+    """The items of a step, of which every process has every n-th."""
+    return [item for row in zip_longest(*shares, fillvalue=None) for item in row if item is not None]
 
 
 def _samples(items: Iterable[Sample | PreferencePair]) -> Iterator[Sample]:

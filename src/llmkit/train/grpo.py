@@ -51,13 +51,13 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             with_reference=run.algorithm.needs_reference,
         ) as session,
         asyncio.Runner() as loop,
-        open_sampler(run, session.policy, inputs, loop) as sampler,
+        open_sampler(run, session.sampling_policy, inputs, loop, session.refresh_sampling) as sampler,
     ):
         policy = session.policy
         if disable_dropout(policy.model):
             note(DROPOUT_IS_OFF)
         warn_of_repeated_prompts(policy, run.batch)
-        loop.run(sampler.engine.load_weights(session.start))
+        loop.run(sampler.load_weights(session.start))
         if held_out and session.start == 0:
             session.log_start(loop.run(evaluate(sampler, held_out, session, step=0)))
         for step in session.steps():
@@ -66,7 +66,7 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             watch = Stopwatch()
             metrics = metrics_of(drawn.rollouts, step - 1) | update(session.engine, drawn.kept, run)
             seconds = drawn.seconds | {"training_seconds": watch.read()}
-            loop.run(sampler.engine.load_weights(step))
+            loop.run(sampler.load_weights(step))
             seconds["sync_seconds"] = watch.read()
             metrics |= seconds
             metrics |= costs(metrics["num_tokens"], sum(seconds.values()), prompts.counts, policy.device)
@@ -85,10 +85,10 @@ async def evaluate(sampler: Sampler, records: Sequence[Record], session: Session
     session.policy.model.eval()
     with session.engine.evaluation_weights() as are_others:
         if are_others:
-            await sampler.engine.load_weights(step)
+            await sampler.load_weights(step)
         rollouts = await sampler.held_out(records)
     if are_others:
-        await sampler.engine.load_weights(step)
+        await sampler.load_weights(step)
     session.journal.rollouts(step, rollouts, split="eval")
     if step in (0, session.total_steps):
         print_samples("Before training" if step == 0 else "After training", rollouts)

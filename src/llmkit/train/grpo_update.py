@@ -11,6 +11,7 @@ from llmkit.algorithms.kl import kl_estimate
 from llmkit.algorithms.policy_loss import Surrogate, surrogate_loss
 from llmkit.config.algorithms import GRPOConfig
 from llmkit.config.runs import GRPORun
+from llmkit.distributed.world import world
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.policy import Policy
@@ -27,6 +28,7 @@ def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> di
     engine.policy.model.train()
     sums: dict[str, float] = {"loss": 0.0, "num_trained_tokens": 0.0}
     steps = [update_once(engine, part, micro, run, sums) for part, micro in zip(parts, batches, strict=True)]
+    sums = world().sum_metrics(sums)
     count = sums.pop("num_trained_tokens")
     loss = sums.pop("loss") / len(parts)
     num_measured = count or measure(engine.policy, parts, run, sums)
@@ -64,9 +66,11 @@ def measure(policy: Policy, parts: Sequence[Sequence[Scored]], run: GRPORun, sum
 
     Returns: the number of tokens that were measured.
     """
+    found: dict[str, float] = {}
     for trained in (trained for part in parts for trained in trained_batches(part, run, policy, keep_all=True)):
         _, metrics = batch_loss(policy, trained, run, 1.0)
-        add(sums, metrics)
+        add(found, metrics)
+    sums |= world().sum_metrics(found)
     return sums.pop("num_trained_tokens", 0.0)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+from llmkit.distributed.place import is_main
 from llmkit.errors import RunInterrupted
 from llmkit.train.run_directory import RunDirectory, spoken
 
@@ -70,6 +71,8 @@ class Interruption:
 
 def say(line: str) -> None:
     """Write a line to standard error from inside a signal handler."""
+    if not is_main():
+        return
     # `print` may have been interrupted half-way itself, and its buffer must not be entered twice.
     with contextlib.suppress(OSError):
         os.write(2, f"\n{line}\n".encode())

@@ -132,6 +132,20 @@ class Journal:
             warn(f"tracker {tracker.name!r} missed {tracker.num_failures} steps; metrics.jsonl has them all")
 
 
+class SilentJournal:
+    """Takes what a `Journal` takes, and writes nothing: for the processes of a parallel run that are not the first."""
+
+    def log(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
+        """The first process has the same numbers."""
+
+    def rollouts(self, step: int, rollouts: Sequence[Rollout], split: Split = "train") -> None:
+        """The first process has the same rollouts."""
+
+    def summary(self) -> Summary:
+        """Of nothing."""
+        return summarize([])
+
+
 def outcome(error: BaseException | None) -> tuple[str, str]:
     """How a run ended, and in which words."""
     if error is None:

@@ -8,6 +8,7 @@ from llmkit.data.contract import Encoder, Ordered, Sized
 from llmkit.data.loading.loader import Loader, load_prepared, load_rows
 from llmkit.data.loading.stream_loader import StreamLoader
 from llmkit.data.preparing.prepared import prepare
+from llmkit.distributed.world import world
 from llmkit.train.console import note
 from llmkit.train.inputs import Inputs, told
 from llmkit.types import Record
@@ -22,7 +23,7 @@ def open_samples(inputs: Inputs, encoder: Encoder[T], run: SFTRun | DPORun) -> L
         DataError: a row cannot be used, or none is left.
     """
     if not isinstance(inputs.data, Sized):
-        return open_stream(inputs, encoder, run, run.batch)
+        return open_stream(inputs, encoder, run, run.batch, rank=world().data_rank, world_size=world().data_size)
     prepared = prepare(inputs.data, inputs.formatter, encoder, run.data, errors=inputs.errors)
     if changed := told(prepared.counts):
         note(f"{prepared.counts.rows:,} rows: {changed}")
@@ -33,11 +34,13 @@ def open_samples(inputs: Inputs, encoder: Encoder[T], run: SFTRun | DPORun) -> L
         shuffle=run.data.shuffle,
         max_length=inputs.max_length * (2 if isinstance(run, DPORun) else 1),
         order=inputs.data.order if isinstance(inputs.data, Ordered) else None,
+        rank=world().data_rank,
+        world_size=world().data_size,
     )
 
 
 def open_prompts(inputs: Inputs, encoder: Encoder[Record], run: GRPORun) -> Loader[Record]:
-    """Prompts, encoded when they are drawn.
+    """Prompts, encoded when they are drawn; every process gets those of all.
 
     Raises:
         DataError: there are no rows.
@@ -59,7 +62,13 @@ def open_prompts(inputs: Inputs, encoder: Encoder[Record], run: GRPORun) -> Load
 
 
 def open_stream(
-    inputs: Inputs, encoder: Encoder[T], run: SFTRun | DPORun | GRPORun, batch: BatchConfig
+    inputs: Inputs,
+    encoder: Encoder[T],
+    run: SFTRun | DPORun | GRPORun,
+    batch: BatchConfig,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> StreamLoader[T]:
     """What a stream gives."""
     assert not isinstance(inputs.data, Sized)
@@ -74,4 +83,6 @@ def open_stream(
         max_length=inputs.max_length,
         errors=inputs.errors,
         num_workers=run.data.num_workers,
+        rank=rank,
+        world_size=world_size,
     )

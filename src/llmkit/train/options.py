@@ -163,6 +163,10 @@ EvalEvery = Annotated[int | None, typer.Option("--eval-every", metavar="STEPS")]
 CheckpointEvery = Annotated[int | None, typer.Option("--checkpoint-every", metavar="STEPS")]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME")]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="COUNT")]
+Nproc = Annotated[
+    int | None,
+    typer.Option("--nproc", metavar="COUNT", min=1, help="Processes to start on this machine, one for each GPU."),
+]
 Trackers = Annotated[list[str] | None, _plugin("trackers")]
 Engine = Annotated[str | None, _plugin("engine")]
 Workflow = Annotated[str | None, _plugin("workflow")]

@@ -15,9 +15,11 @@ from llmkit.config.runs import GRPORun
 from llmkit.data.codec import TextCodec
 from llmkit.data.collate import collate_groups, divide_group, micro_batches
 from llmkit.data.turns import prompt_messages
+from llmkit.distributed.world import world
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
+from llmkit.train.shares import empty_batch, even_share, pad
 from llmkit.types import Batch, Record, Rollout, Sample
 
 Scored = tuple[Rollout, float]
@@ -97,12 +99,13 @@ def divide(scored: Sequence[Scored], num_parts: int) -> list[list[Scored]]:
 
 
 def trained_batches(part: Sequence[Scored], run: GRPORun, policy: Policy, *, keep_all: bool = False) -> list[Trained]:
-    """Micro-batches of the rollouts that have a gradient, or of all of them.
+    """Micro-batches of the rollouts that have a gradient, or of all of them; of several processes, each has a share.
 
     Without a KL penalty and an entropy bonus an advantage of 0 leaves none, so those rollouts are not computed; they
     still count in the total that the loss is divided by. The prompt of a group is computed once per micro-batch.
     """
     keep_all = keep_all or run.algorithm.kl_coef > 0 or run.algorithm.entropy_coef > 0
+    part = even_share(part, lambda one: len(one[0].token_ids) if keep_all or one[1] else 0)
     share = run.batch.share_prompts and policy.can_share_prompts
     groups: dict[int, list[Sample]] = {}
     scored: dict[int, Scored] = {}
@@ -113,10 +116,11 @@ def trained_batches(part: Sequence[Scored], run: GRPORun, policy: Policy, *, kee
             groups.setdefault(rollout.group_id if share else len(scored), []).append(sample)
     budget = run.batch.tokens_per_micro_batch
     together = [some for group in groups.values() for some in divide_group(group, budget)]
-    return [
+    found = [
         _trained([scored[id(sample)] for group in micro for sample in group], micro, policy.device)
         for micro in micro_batches(together, budget)
     ]
+    return pad(found, lambda: _empty(policy.device))
 
 
 def penalize(micro: Sequence[Trained], algorithm: GRPOConfig) -> None:
@@ -131,11 +135,21 @@ def penalize(micro: Sequence[Trained], algorithm: GRPOConfig) -> None:
         assert trained.reference_logprobs is not None
         kl = kl_estimate(trained.old_logprobs, trained.reference_logprobs, algorithm.kl_estimator)
         trained.advantages = trained.advantages - algorithm.kl_coef * sums_to_the_end(kl, trained.sequence_ids)
-    if algorithm.advantage_scale == "batch" and micro:
+    if algorithm.advantage_scale == "batch":
         sizes = [len(trained.advantages) for trained in micro]
-        scaled = standardize(torch.cat([trained.advantages for trained in micro]).double()).float()
+        own = torch.cat([trained.advantages for trained in micro] or [torch.zeros(0)])
+        shares = world().gather_shares(own.double().cpu())
+        if not sum(map(len, shares)):
+            return
+        before = sum(map(len, shares[: world().data_rank]))
+        scaled = standardize(torch.cat(shares)).float()[before : before + len(own)].to(own.device)
         for trained, part in zip(micro, scaled.split(sizes), strict=True):
             trained.advantages = part
+
+
+def _empty(device: torch.device) -> Trained:
+    """A micro-batch of no rollouts."""
+    return Trained(empty_batch(device), torch.zeros(0, device=device), torch.zeros(0, device=device))
 
 
 def _trained(scored: Sequence[Scored], groups: Sequence[Sequence[Sample]], device: torch.device) -> Trained:

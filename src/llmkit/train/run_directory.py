@@ -11,6 +11,7 @@ run.lock            which process writes here
 
 import builtins
 import json
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,13 +37,13 @@ class RunDirectory:
         path: the directory.
         command: as the resolver writes it, `train/grpo`.
         resumed: whether the run goes on from what the directory holds.
-        lock: this process's claim on it.
+        lock: this process's claim on it; None in the processes of a parallel run that do not write.
     """
 
     path: Path
     command: str
     resumed: bool
-    lock: RunLock
+    lock: RunLock | None
 
     @property
     def config(self) -> Path:
@@ -94,7 +95,8 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let other processes write here. Closing twice is allowed."""
-        self.lock.release()
+        if self.lock is not None:
+            self.lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -141,6 +143,20 @@ def open(
         return RunDirectory(path, command, resume, RunLock(path / "run.lock"))
     except OSError as error:
         raise unusable(path, error) from error
+
+
+def join(path: Path, command: str, *, resume: bool) -> RunDirectory:
+    """The directory that another process of this run has opened.
+
+    Raises:
+        CheckpointError: it cannot be seen from here.
+    """
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path}: the first process made this run directory, and {socket.gethostname()} does not see it; runs on "
+            "several machines need an --output-dir on a file system that all of them share"
+        )
+    return RunDirectory(path, key(command), resume, None)
 
 
 def make_new(root: Path, name: str) -> Path:

@@ -1,7 +1,7 @@
 """Everything that turns prompts into scored rollouts, and how a step's groups are drawn."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -9,9 +9,10 @@ from typing import Any
 
 from llmkit import plugins
 from llmkit.config.runs import GRPORun
+from llmkit.distributed.world import world
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.models.policy import Policy
-from llmkit.rollout.groups import sample_groups, score_all
+from llmkit.rollout.groups import every_place, sample_groups, score_all
 from llmkit.train.costs import Stopwatch
 from llmkit.train.inputs import Inputs, build
 from llmkit.train.prompt_queue import PromptQueue
@@ -42,13 +43,19 @@ class Drawn:
 
 @dataclass
 class Sampler:
-    """Engine, workflow and reward of a run."""
+    """Engine, workflow and reward of a run.
+
+    Attributes:
+        refresh: brings the weights that the engine samples with up to date, where the policy's own are divided; None
+            where they are the policy's own.
+    """
 
     run: GRPORun
     inputs: Inputs
     engine: InferenceEngine
     workflow: Any
     reward: Any
+    refresh: Callable[[], None] | None = None
 
     async def draw(self, prompts: PromptQueue, step: int) -> Drawn:
         """The scored groups of a step.
@@ -67,26 +74,53 @@ class Sampler:
 
     async def held_out(self, records: Sequence[Record]) -> list[Rollout]:
         """One scored rollout for each record; the same random numbers every time, so that evaluations compare."""
-        rollouts = await self._sample(records, 1, self.run.eval.temperature, "eval")
-        await score_all(rollouts, self.reward)
+        rollouts, _ = await self._share(records, 1, self.run.eval.temperature, "eval")
         return rollouts
+
+    async def load_weights(self, version: int) -> None:
+        """Let the engine have the policy's present weights; all processes take part."""
+        if self.refresh is not None:
+            self.refresh()
+        await self.engine.load_weights(version)
 
     async def _round(self, records: Sequence[Record], step: int, drawn: Drawn) -> list[Rollout]:
         """A scored group for each record, added to what was drawn before."""
-        watch = Stopwatch()
         seed = f"train:{step}:{drawn.num_rounds}" if drawn.num_rounds else f"train:{step}"
-        rollouts = await self._sample(records, self.run.algorithm.group_size, self.run.sampling.temperature, seed)
+        group_size, temperature = self.run.algorithm.group_size, self.run.sampling.temperature
+        rollouts, seconds = await self._share(records, group_size, temperature, seed)
         first = num_groups(drawn.rollouts)
         for rollout in rollouts:
             rollout.group_id += first
-        drawn.seconds["generation_seconds"] += watch.read()
-        await score_all(rollouts, self.reward)
-        drawn.seconds["scoring_seconds"] += watch.read()
+        for part, passed in seconds.items():
+            drawn.seconds[part] += passed
         drawn.rollouts += rollouts
         drawn.num_rounds += 1
         return rollouts
 
-    async def _sample(self, records: Sequence[Record], size: int, temperature: float, name: str) -> list[Rollout]:
+    async def _share(
+        self, records: Sequence[Record], size: int, temperature: float, name: str
+    ) -> tuple[list[Rollout], dict[str, float]]:
+        """Scored groups of all records, of which each process samples and scores a share, and the seconds it took."""
+        together = world()
+        places = every_place(len(records), size)
+        # Weights are there as a whole in every process, so those of the tensor dimension have shares too.
+        start, end = (len(places) * rank // together.size for rank in (together.place.rank, together.place.rank + 1))
+        watch = Stopwatch()
+        rollouts: list[Rollout] = []
+        seconds: dict[str, float] = {}
+        with together.agreeing():
+            rollouts = await self._sample(records, size, temperature, name, places[start:end])
+            seconds["generation_seconds"] = watch.read()
+            await score_all(rollouts, self.reward)
+            seconds["scoring_seconds"] = watch.read()
+        everywhere = [rollout for share in together.gather(rollouts) for rollout in share]
+        # Waiting for the slowest process is part of sampling.
+        seconds["generation_seconds"] += watch.read()
+        return everywhere, seconds
+
+    async def _sample(
+        self, records: Sequence[Record], size: int, temperature: float, name: str, places: Sequence[tuple[int, int]]
+    ) -> list[Rollout]:
         sampling = SamplingParams(
             max_new_tokens=self.run.sampling.max_new_tokens,
             temperature=temperature,
@@ -100,16 +134,24 @@ class Sampler:
             codec=self.inputs.codec,
             sampling=sampling,
             seed=f"{self.run.seed}:{name}",
+            places=places,
         )
 
 
 @contextmanager
-def open_sampler(run: GRPORun, policy: Policy, inputs: Inputs, loop: asyncio.Runner) -> Iterator[Sampler]:
-    """Start engine, workflow and reward; close the engine however the run ends."""
+def open_sampler(
+    run: GRPORun, policy: Policy, inputs: Inputs, loop: asyncio.Runner, refresh: Callable[[], None] | None = None
+) -> Iterator[Sampler]:
+    """Start engine, workflow and reward; close the engine however the run ends.
+
+    Args:
+        policy: to sample from.
+        refresh: see `Sampler`.
+    """
     workflow, reward = build("workflows", run.workflow), build("rewards", run.reward)
     engine = plugins.load("engines", run.engine.name).build(run.engine, EngineContext(run.model, run.device, policy))
     try:
-        yield Sampler(run, inputs, engine, workflow, reward)
+        yield Sampler(run, inputs, engine, workflow, reward, refresh)
     finally:
         loop.run(engine.close())
 

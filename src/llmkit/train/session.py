@@ -1,38 +1,37 @@
 """What every training story opens and closes: run directory, policy, optimizer, journal, checkpoints."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import torch
-
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
-from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
+from llmkit.distributed.world import world
+from llmkit.engines.training.random_state import get_random_state, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
-from llmkit.errors import CheckpointError, LLMKitError
-from llmkit.models.loading import check_vocabulary, load_model, load_on_meta
-from llmkit.models.policy import Policy, torch_device
+from llmkit.errors import CheckpointError, LLMKitError, ProcessLostError, RunInterrupted
+from llmkit.models.policy import Policy
 from llmkit.train import run_directory
-from llmkit.train.adapting import begin_adapter
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
 from llmkit.train.console import note, warn
-from llmkit.train.first_rows import Drawn, first_batches
+from llmkit.train.first_rows import Drawn
 from llmkit.train.idle_settings import warn_of_idle_optim_settings
 from llmkit.train.inputs import REPORT, Inputs
 from llmkit.train.interruption import Interruption
 from llmkit.train.invocation import Invocation
-from llmkit.train.journal import Journal
+from llmkit.train.journal import Journal, SilentJournal
+from llmkit.train.loading import load_policy
 from llmkit.train.resuming import check_same_run
-from llmkit.train.state import Mark, read_state, write_state
-from llmkit.train.threads import bound_kernel_caches, set_threads
+from llmkit.train.saving import BackgroundWork, Copier, Snapshot, write_snapshot
+from llmkit.train.state import Mark, read_state
 from llmkit.train.watches import Watches
 from llmkit.types import Source
 
-AVERAGED = "averaged"
+SECONDS_TO_AGREE = 10.0
+"""How long a process that has failed waits for the others to fail alike."""
 
 
 class Position(Protocol):
@@ -53,7 +52,7 @@ class Session:
     Attributes:
         policy: the model in training.
         engine: its optimizer.
-        journal: metrics and rollouts.
+        journal: metrics and rollouts; that of the first process writes them.
         start: the last step that is done; 0 for a new run.
         total_steps: the last step of the run, unless it stops early.
         watches: evaluations, and losses that jump.
@@ -62,7 +61,7 @@ class Session:
 
     policy: Policy
     engine: TorchEngine
-    journal: Journal
+    journal: Journal | SilentJournal
     watches: Watches
     interrupted: Interruption
 
@@ -95,6 +94,8 @@ class Session:
         self._stack = ExitStack()
         self._finished: Mark | None = None
         self._saved_step = 0
+        self._world = world()
+        self._saving = BackgroundWork()
 
     def __enter__(self) -> Self:
         warn_of_idle_optim_settings(self.run.optim)
@@ -108,20 +109,14 @@ class Session:
                 config_hash=self._resolved.semantic_hash(),
                 config=self._resolved.masked(),
             )
-            checkpoint = self._find_checkpoint()
-            self.directory.write_start(self._resolved.to_yaml())
-            self._inputs.errors.move_report(self.directory.path / REPORT)
-            self.watches = Watches(self.run, self.run.eval, self.directory.path)
-            self._load(checkpoint)
-            self.journal = stack.enter_context(
-                Journal(
-                    self.directory,
-                    self.run.trackers,
-                    self._resolved.masked(),
-                    total_steps=self.total_steps,
-                    resume_from=checkpoint.step if checkpoint else None,
-                )
-            )
+            step = self._world.on_main(self._begin)
+            checkpoint = None if step is None else self._store.load(step, check=False)
+            self.watches = Watches(self.run, self.run.eval, self.directory.path, is_main=self._world.is_main)
+            with self._world.agreeing():
+                self._load(checkpoint)
+            with self._world.agreeing():
+                self.journal = stack.enter_context(self._open_journal(checkpoint)) if self._world.is_main else SilentJournal()
+            stack.push(self._finish_saving)
             stack.push(self._save_on_error)
             self._stack = stack.pop_all()
         return self
@@ -131,6 +126,22 @@ class Session:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def _begin(self) -> int | None:
+        """What the first process does for all: write down what starts here; returns the step to go on from."""
+        checkpoint = self._find_checkpoint()
+        self.directory.write_start(self._resolved.to_yaml())
+        self._inputs.errors.move_report(self.directory.path / REPORT)
+        return checkpoint.step if checkpoint else None
+
+    def _open_journal(self, checkpoint: Checkpoint | None) -> Journal:
+        return Journal(
+            self.directory,
+            self.run.trackers,
+            self._resolved.masked(),
+            total_steps=self.total_steps,
+            resume_from=checkpoint.step if checkpoint else None,
+        )
+
     def log_start(self, metrics: Mapping[str, float]) -> None:
         """Write down what was measured before training.
 
@@ -138,7 +149,8 @@ class Session:
             ConfigError: the metric to watch is not among it.
         """
         self.watches.evaluations.check(metrics)
-        self.journal.log(0, metrics)
+        with self._world.agreeing():
+            self.journal.log(0, metrics)
 
     def steps(self) -> Iterator[int]:
         """The steps to take; ends before the last one when evaluations stop improving."""
@@ -149,7 +161,9 @@ class Session:
 
     def watch_loss(self, step: int, loss: float, sources: Sequence[Source]) -> None:
         """Tell of a loss that jumps, and of the rows that it is of."""
-        self.watches.spikes.see(step, loss, sources)
+        everywhere = [source for share in self._world.gather_shares(list(sources)) for source in share]
+        with self._world.agreeing():
+            self.watches.spikes.see(step, loss, everywhere)
 
     def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a step down, save when it is time to, and stop when asked to.
@@ -161,20 +175,36 @@ class Session:
             warn(f"step {step} was left out: {self.engine.skipped.pop(0)}")
         if self.run.optim.on_nonfinite == "skip":
             metrics = {**metrics, "num_steps_skipped": self.engine.num_skipped}
-        self.journal.log(step, metrics)
+        metrics, is_interrupted = self._compare(metrics)
+        with self._world.agreeing():
+            self._saving.check()
+            self.journal.log(step, metrics)
         evaluations = self.watches.evaluations
         is_best = evaluations.see(step, metrics) and evaluations.keeps_best
         self._finished = self._mark(step)
         every = self.run.checkpoint.every_steps
         last = step == self.total_steps or evaluations.is_exhausted
-        if last or is_best or self.interrupted or (every and step % every == 0):
-            self.save()
-        if is_best:
-            self._store.mark_best(step)
+        if last or is_best or is_interrupted or (every and step % every == 0):
+            self.save(is_best=is_best)
         if evaluations.is_exhausted:
             note(evaluations.describe_stop(step))
-        if self.interrupted and not last:
+        if is_interrupted and not last:
             raise self.interrupted.stop(step, self.directory)
+
+    @property
+    def sampling_policy(self) -> Policy:
+        """What an engine in this process samples from: the policy itself, or a whole copy where it is divided."""
+        return self._copier.sampling_policy
+
+    @property
+    def refresh_sampling(self) -> Callable[[], None] | None:
+        """Brings that copy up to date; None where there is none."""
+        return self._copier.refresh_sampling if self._copier.is_divided else None
+
+    def _compare(self, metrics: Mapping[str, float]) -> tuple[Mapping[str, float], bool]:
+        """The first process's metrics, which all decide by, and whether any process was asked to stop."""
+        found = self._world.gather((metrics, bool(self.interrupted)))
+        return found[0][0], any(interrupted for _, interrupted in found)
 
     @property
     def last_step(self) -> int:
@@ -187,31 +217,22 @@ class Session:
         best = self._store.best if self.watches.evaluations.keeps_best else None
         return None if best is None else self.directory.checkpoints / f"step-{best}"
 
-    def save(self) -> None:
-        """Write a checkpoint of the last finished step."""
+    def save(self, *, is_best: bool = False) -> None:
+        """Copy what the last finished step has come to, and begin to write a checkpoint of it."""
         finished = self._finished
         if finished is None or finished.step == self._saved_step:
             return
-
-        def write(path: Path) -> None:
-            trainer = path / "trainer"
-            trainer.mkdir()
-            set_random_state(finished.random)
-            with self.engine.checkpoint_weights():
-                self._export(path)
-                self.engine.save(trainer)
-            if self.run.optim.export_ema:
-                with self.engine.evaluation_weights():
-                    self._export(path / AVERAGED)
-            write_state(trainer, {"step": finished.step, "position": finished.position, "watches": finished.watches})
-
-        self._store.save(finished.step, write)
+        with self._world.agreeing():
+            self._saving.finish()
+        set_random_state(finished.random)
+        snapshot = self._copier.copy(self.engine, finished, with_average=self.run.optim.export_ema, is_best=is_best)
+        work = partial(write_snapshot, self._store, snapshot, self._adapter, self._world)
+        if self._copier.copies:
+            self._saving.start(work)
+        else:
+            with self._world.agreeing():
+                work()
         self._saved_step = finished.step
-
-    def _export(self, path: Path) -> None:
-        """The model as it is, in Hugging Face layout."""
-        self._adapter.save(self.policy.model, path)
-        self._inputs.tokenizer.save_pretrained(path)
 
     def _mark(self, step: int) -> Mark:
         num_updates, position = self.engine.num_updates, self._position.state_dict()
@@ -223,9 +244,19 @@ class Session:
         return step in (0, self.total_steps) or bool(every and step % every == 0)
 
     def _open_directory(self) -> run_directory.RunDirectory:
-        return run_directory.open(
-            self._command, output_dir=self.run.output_dir, name=self._invocation.name, resume=self._invocation.resume
-        )
+        resume = self._invocation.resume
+        opened: run_directory.RunDirectory | None = None
+
+        def open_it() -> Path:
+            nonlocal opened
+            opened = run_directory.open(
+                self._command, output_dir=self.run.output_dir, name=self._invocation.name, resume=resume
+            )
+            return opened.path
+
+        path = self._world.on_main(open_it)
+        with self._world.agreeing():
+            return opened or run_directory.join(path, self._command, resume=resume)
 
     def _find_checkpoint(self) -> Checkpoint | None:
         if not self._invocation.resume:
@@ -244,35 +275,25 @@ class Session:
 
     def _load(self, checkpoint: Checkpoint | None) -> None:
         run = self.run
-        bound_kernel_caches()
-        device = torch_device(run.device)
-        set_threads(run.device, device)
-        data, draw = self._position, None
-        if isinstance(data, Drawn):
-            limit = run.batch.tokens_per_micro_batch
-            draw = partial(first_batches, data, tokens_per_micro_batch=limit, device=device)
-        adapter = begin_adapter(run, self.total_steps, draw)
-        adapter.check(load_on_meta(run.model))
-        model = load_model(run.model)
-        check_vocabulary(model, self._inputs.tokenizer, run.model)
-        seed_everything(run.seed)
-        base = Policy(model.to(device), device, getattr(torch, run.device.compute_dtype))
-        base.model = adapter.restore(model, checkpoint.path) if checkpoint else adapter.attach(model)
-        if self._with_reference and not adapter.facts.keeps_base:
-            base.reference = load_model(run.model).to(device).requires_grad_(False)
-        if run.device.gradient_checkpointing:
-            base.recompute_activations()
-        self.policy = base
+        data = self._position if isinstance(self._position, Drawn) else None
+        self.policy, self._adapter, blank = load_policy(
+            run,
+            self._inputs.tokenizer,
+            data,
+            total_steps=self.total_steps,
+            with_reference=self._with_reference,
+            directory=checkpoint.path if checkpoint else None,
+        )
+        self._copier = Copier(self.policy, self._inputs.tokenizer, self._world, blank, run.checkpoint.asynchronous)
         updates = getattr(run.algorithm, "updates_per_step", 1)
-        self._adapter = adapter
-        self.engine = TorchEngine(base, run.optim, self.total_steps * updates, adapter)
+        self.engine = TorchEngine(self.policy, run.optim, self.total_steps * updates, self._adapter)
         if checkpoint:
             state = read_state(checkpoint.trainer)
             self._position.load_state_dict(state["position"])
             self.engine.load(checkpoint.trainer)
             self.start = self._saved_step = checkpoint.step
             self.watches.load_state_dict(state["watches"], self.start)
-            if self.watches.evaluations.keeps_best and self.watches.evaluations.best_step:
+            if self._world.is_main and self.watches.evaluations.keeps_best and self.watches.evaluations.best_step:
                 self._store.mark_best(self.watches.evaluations.best_step)
         else:
             self.watches.spikes.forget_after(0)
@@ -284,10 +305,23 @@ class Session:
         finished = self._finished
         if not isinstance(error, LLMKitError) or finished is None or finished.step == self._saved_step:
             return
-        if self.engine.num_updates == finished.num_updates:
+        if isinstance(error, ProcessLostError) or not self._world.all_arrive("failed", SECONDS_TO_AGREE):
+            newest = f"the checkpoint of step {self._saved_step}" if self._saved_step else "the beginning"
+            note(f"{self.directory.path}: not all processes are there to save; --resume goes on from {newest}")
+        elif self.engine.num_updates == finished.num_updates:
             self.save()
             note(f"{self.directory.path}: saved after step {finished.step}; mend the cause and use --resume")
         else:
             # The weights are ahead of the last finished step: a checkpoint of it would be of neither.
             newest = f"the checkpoint of step {self._saved_step}" if self._saved_step else "the beginning"
             note(f"{self.directory.path}: step {finished.step + 1} was half done; --resume goes on from {newest}")
+
+    def _finish_saving(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What is being written is finished, unless the user wants to stop at once or nobody would finish it."""
+        if error is None or isinstance(error, RunInterrupted):
+            with self._world.agreeing():
+                self._saving.finish()
+        elif isinstance(error, LLMKitError) and not isinstance(error, ProcessLostError):
+            self._saving.finish()

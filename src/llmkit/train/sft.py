@@ -13,6 +13,7 @@ from llmkit.config.resolve import Resolved
 from llmkit.config.runs import SFTRun
 from llmkit.data.collate import collate, micro_batches
 from llmkit.data.encoders import SampleEncoder
+from llmkit.distributed.world import world
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
@@ -24,6 +25,7 @@ from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
 from llmkit.train.session import Session
+from llmkit.train.shares import empty_batch, pad, share_of
 from llmkit.types import Batch, Sample
 
 
@@ -75,12 +77,12 @@ def update(engine: TrainEngine, samples: Sequence[Sample], run: SFTRun) -> dict[
         part = batch_loss(engine.policy, batch, run.algorithm, total)
         engine.backward(part, batch.sources)
         loss += part.item()
-    return {
+    sums = {
         "loss": loss,
-        **engine.step(),
         "num_tokens": sum(len(sample.token_ids) for sample in samples),
         "num_trained_tokens": sum(weight != 0 for sample in samples for weight in sample.loss_weights),
     }
+    return {**world().sum_metrics(sums), **engine.step()}
 
 
 @torch.no_grad()
@@ -91,13 +93,14 @@ def evaluate(policy: Policy, samples: Sequence[Sample], run: SFTRun) -> dict[str
     """
     watch = Stopwatch()
     policy.model.eval()
+    samples = share_of(samples)
     plain = run.algorithm.model_copy(update={"loss": "cross_entropy", "label_smoothing": 0.0})
     total = weight_of(samples, plain.average)
     parts = [
         batch_loss(policy, batch, plain, total).item()
         for batch in batches(samples, run.batch.tokens_per_micro_batch, policy.device)
     ]
-    return {"eval_loss": sum(parts), "evaluation_seconds": watch.read()}
+    return {"eval_loss": world().sum([sum(parts)])[0], "evaluation_seconds": watch.read()}
 
 
 def batch_loss(policy: Policy, batch: Batch, algorithm: SFTConfig, total: float) -> Tensor:
@@ -115,11 +118,13 @@ def batch_loss(policy: Policy, batch: Batch, algorithm: SFTConfig, total: float)
 
 
 def weight_of(samples: Sequence[Sample], average: str) -> float:
-    """What the losses of a step of `samples` are divided by."""
+    """What the losses of a step are divided by, of which `samples` are this process's share."""
     weight = sum(sum(sample.loss_weights[1:]) for sample in samples)
-    return step_total(average, num_tokens=weight, num_sequences=len(samples))
+    num_tokens, num_sequences = world().sum([weight, len(samples)])
+    return step_total(average, num_tokens=num_tokens, num_sequences=int(num_sequences))
 
 
 def batches(samples: Sequence[Sample], tokens: int, device: torch.device) -> list[Batch]:
     """Micro-batches of at most `tokens` tokens, on the device."""
-    return [to_device(collate(part), device) for part in micro_batches(samples, tokens)]
+    found = [to_device(collate(part), device) for part in micro_batches(samples, tokens)]
+    return pad(found, lambda: empty_batch(device))

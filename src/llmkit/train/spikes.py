@@ -25,15 +25,15 @@ MAX_WARNINGS = 5
 class SpikeWatch:
     """Compares each step's loss with the median of those before it."""
 
-    def __init__(self, path: Path, factor: float | None, window: int) -> None:
+    def __init__(self, path: Path | None, factor: float | None, window: int) -> None:
         """
         Args:
-            path: the file of spikes; made with the first one.
+            path: the file of spikes; made with the first one. None looks for none.
             factor: a loss above this many times the median is a spike; None finds none.
             window: steps over which the median is taken.
         """
         self.path = path
-        self._factor = factor
+        self._factor = factor if path is not None else None
         self._losses: deque[float] = deque(maxlen=window)
         self._num_spikes = 0
 
@@ -62,11 +62,12 @@ class SpikeWatch:
 
     def forget_after(self, step: int) -> None:
         """Take spikes of later steps out of the file."""
-        if self.path.exists():
+        if self.path is not None and self.path.exists():
             kept = [spike for spike in read_metrics(self.path) if spike["step"] <= step]
             write_text(self.path, "".join(encode_line(spike).decode() for spike in kept))
 
     def _report(self, step: int, loss: float, median: float, sources: Sequence[Source]) -> None:
+        assert self.path is not None
         rows = list(dict.fromkeys(map(str, sources)))
         with writing(self.path), self.path.open("ab") as file:
             file.write(encode_line({"step": step, "loss": loss, "median": median, "rows": rows}))

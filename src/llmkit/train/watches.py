@@ -21,14 +21,15 @@ class Watches:
         spikes: losses that jumped.
     """
 
-    def __init__(self, run: TrainingRun, evaluation: EvalConfig, directory: Path) -> None:
+    def __init__(self, run: TrainingRun, evaluation: EvalConfig, directory: Path, *, is_main: bool = True) -> None:
         """
         Args:
             evaluation: how the run measures itself.
             directory: of the run.
+            is_main: whether this process writes spikes down; the others of a parallel run do not look for them.
         """
         self.evaluations = Evaluations(run.checkpoint, evaluation)
-        self.spikes = SpikeWatch(directory / SPIKES, run.optim.spike_factor, run.optim.spike_window)
+        self.spikes = SpikeWatch(directory / SPIKES if is_main else None, run.optim.spike_factor, run.optim.spike_window)
 
     def state_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from llmkit.distributed.world import world
+
 
 def seed_everything(seed: int) -> None:
     """Start PyTorch's generators from `seed`."""
@@ -12,12 +14,18 @@ def seed_everything(seed: int) -> None:
 
 def get_random_state() -> dict[str, Any]:
     """State of PyTorch's generators, as tensors."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    return {"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state(index) for index in _devices()]}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Go on from a state. Generators of GPUs that are not there any more are left out."""
     torch.set_rng_state(state["cpu"])
-    for index, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+    for index, cuda in zip(_devices(), state["cuda"], strict=False):
         torch.cuda.set_rng_state(cuda, index)
+
+
+def _devices() -> list[int]:
+    """GPUs that this process computes on: all that there are, or the one of its own among several processes."""
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.current_device()] if world().size > 1 else list(range(torch.cuda.device_count()))

@@ -1,8 +1,9 @@
-"""Training on one device with PyTorch."""
+"""Training with PyTorch: on one device, or in one of several processes that add up their gradients."""
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,8 +11,16 @@ from torch import Tensor, nn
 
 from llmkit import plugins
 from llmkit.config.optim import OptimConfig
+from llmkit.distributed.gradients import Gradients
+from llmkit.distributed.world import world
 from llmkit.engines.training.contract import UpdateHooks
-from llmkit.engines.training.engine_state import check_optimizer, load_optimizer, reading, write_state
+from llmkit.engines.training.engine_state import (
+    EngineSnapshot,
+    check_optimizer,
+    load_optimizer,
+    reading,
+    take_snapshot,
+)
 from llmkit.engines.training.optimizers.contract import AveragingOptimizer, Optimizer
 from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.engines.training.random_state import get_random_state, set_random_state
@@ -21,6 +30,28 @@ from llmkit.errors import ConfigError, TrainingError
 from llmkit.formatting import listed
 from llmkit.models.policy import Policy
 from llmkit.types import Source
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A loss or a gradient that is no finite number.
+
+    Attributes:
+        micro_batch: which of the step's, from 1.
+        what: `loss` or `gradient`.
+        value: of the loss, or of the gradient's norm.
+        sources: rows of the micro-batch.
+    """
+
+    micro_batch: int
+    what: str
+    value: float
+    sources: Sequence[Source]
+
+    def describe(self, step: int) -> str:
+        """In words for people."""
+        rows = f", in the micro-batch of rows {listed(self.sources)}" if self.sources else ""
+        return f"the {self.what} is {self.value} at optimizer step {step}{rows}; this step has changed nothing"
 
 
 class TorchEngine:
@@ -51,32 +82,53 @@ class TorchEngine:
         self.skipped: list[str] = []
         self._config = config
         self._total_steps = total_steps
-        self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self._world = world()
+        parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self._gradients = Gradients(parameters, self._world, policy.summed)
         plugin = plugins.load("optimizers", config.optimizer.name)
-        self._optimizer: Optimizer = plugin.build(config.optimizer, parameter_groups(policy.model, config, hooks))
-        self._average = WeightAverage(self._parameters, config.ema_decay) if config.ema_decay else None
+        if self._gradients.is_divided and not getattr(plugin, "WORKS_ON_PARTS", False):
+            raise ConfigError(
+                f"optim.optimizer={config.optimizer.name} needs whole weights, and this run divides them among "
+                "processes; use optim.optimizer=adamw, or parallel.strategy=ddp with parallel.tensor=1"
+            )
+        # Optimizers and averages work on this process's parts, which are plain tensors.
+        parts = {id(whole): part for part, whole in zip(self._gradients.parts, parameters, strict=True)}
+        self._wholes = {id(part): whole for part, whole in zip(self._gradients.parts, parameters, strict=True)}
+        groups = [
+            replace(group, parameters=[parts[id(parameter)] for parameter in group.parameters])
+            for group in parameter_groups(policy.model, config, hooks)
+        ]
+        self._optimizer: Optimizer = plugin.build(config.optimizer, groups)
+        self._average = WeightAverage(self._gradients.parts, config.ema_decay) if config.ema_decay else None
         if self._average and isinstance(self._optimizer, AveragingOptimizer):
             raise ConfigError(
                 f"optim.ema_decay={config.ema_decay}: optim.optimizer={config.optimizer.name} averages the weights "
                 "itself; leave optim.ema_decay unset"
             )
-        self._fault: str | None = None
+        self._fault: Fault | None = None
         self._unchecked: Sequence[Source] | None = None
+        self._num_micro_batches = 0
 
     def backward(self, loss: Tensor, sources: Sequence[Source] = ()) -> None:
         """Add a micro-batch's gradients."""
         self._check_gradients()
+        self._num_micro_batches += 1
         if self._fault is None and not torch.isfinite(loss):
             self._refuse("loss", loss.item(), sources)
-        # A step that is left out needs no gradients.
-        if self._fault is None:
+        # A step that is left out needs no gradients, but other processes may wait for this one's part.
+        if self._fault is None or self._gradients.is_divided:
             loss.backward()
             self._unchecked = sources
 
     def step(self) -> dict[str, float]:
         """One optimizer step; the gradients are cleared."""
-        if self._hooks and self._fault is None:
-            self._hooks.before_update(self.policy.model)
+        if self._world.size > 1:
+            self._check_gradients()
+            self._share_fault()
+        if self._fault is None:
+            self._gradients.complete()
+            if self._hooks:
+                self._hooks.before_update(self.policy.model)
         grad_norm = self._clip()
         rate = learning_rate(self.num_updates, self._config, self._total_steps)
         if self._fault is None:
@@ -88,11 +140,12 @@ class TorchEngine:
             if self._average:
                 self._average.update(self.num_updates + 1)
         else:
-            self.skipped.append(self._fault)
+            self.skipped.append(self._fault.describe(self.num_updates + 1))
             self.num_skipped += 1
-        self._optimizer.zero_grad()
+        self._clear()
         self.num_updates += 1
         self._fault = self._unchecked = None
+        self._num_micro_batches = 0
         return {"grad_norm": grad_norm, "learning_rate": rate}
 
     @contextmanager
@@ -118,21 +171,30 @@ class TorchEngine:
         finally:
             self._optimizer.train()
 
-    def save(self, directory: Path) -> None:
-        """Write optimizer, average, schedule and random state into `directory`."""
+    def snapshot(self, *, copy: bool = True) -> EngineSnapshot:
+        """Optimizer, average, schedule and random state, to be written while training goes on.
+
+        Args:
+            copy: off is for one that is written before the next step.
+        """
         state = {
             "name": self._config.optimizer.name,
             "optimizer": self._optimizer.state_dict(),
             "num_updates": self.num_updates,
             "num_skipped": self.num_skipped,
             "average": self._average.values if self._average else None,
-            "random": get_random_state(),
         }
-        write_state(directory, state)
+        # Every share of the rows draws its own numbers.
+        random = {f"random.{self._world.data_rank}": get_random_state()}
+        return take_snapshot(state, random, self._whole_of, self._world, copy=copy)
+
+    def save(self, directory: Path) -> None:
+        """Write optimizer, average, schedule and random state into `directory`."""
+        self.snapshot(copy=False).write(directory)
 
     def load(self, directory: Path) -> None:
-        """Go on from what `save` wrote, bit for bit."""
-        with reading(directory) as state:
+        """Go on from what `save` wrote, bit for bit with as many processes."""
+        with reading(directory, self._whole_of, self._world) as (state, own):
             check_optimizer(state, self._config.optimizer.name)
             load_optimizer(self._optimizer, state["optimizer"])
             if self._average and state["average"] is not None:
@@ -140,34 +202,71 @@ class TorchEngine:
             self.num_updates, self.num_skipped = state["num_updates"], state["num_skipped"]
             if isinstance(self._optimizer, AveragingOptimizer):
                 self._optimizer.train()
-            set_random_state(state["random"])
+            random = own.get(f"random.{self._world.data_rank}")
+            if random is not None:
+                set_random_state(random)
+
+    def _whole_of(self, name: str) -> Tensor | None:
+        """The divided parameter that a tensor of the state is a part of the state of; None for any other tensor."""
+        kind, *rest = name.split(".")
+        if kind == "average":
+            part = self._gradients.parts[int(rest[0])]
+        elif kind == "optimizer" and rest[:1] == ["state"] and rest[2:] != ["step"]:
+            parts = [part for group in self._optimizer.param_groups for part in group["params"]]
+            part = parts[int(rest[1])]
+        else:
+            return None
+        whole = self._wholes[id(part)]
+        return whole if whole is not part else None
 
     def _check_gradients(self) -> None:
         """Look at the last micro-batch's gradients before the next one adds its own and nobody can tell them apart."""
         if self._unchecked is not None:
-            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-            self._judge(float(nn.utils.get_total_norm(gradients)))
+            self._judge(float(nn.utils.get_total_norm(self._gradients.of_micro_batches())))
 
     def _clip(self) -> float:
         """Scale the gradients down to the greatest norm allowed; returns the norm before, NaN in a step left out."""
         if self._fault is not None:
             return math.nan
-        limit = self._config.max_grad_norm or float("inf")
-        grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        grad_norm = self._gradients.clip(self._config.max_grad_norm or float("inf"))
         self._judge(grad_norm)
+        if self._world.size > 1 and self._fault is not None:
+            # The sum over processes overflowed, in all of them alike.
+            self._decide()
         return grad_norm
 
     def _judge(self, grad_norm: float) -> None:
-        if not math.isfinite(grad_norm):
-            self._optimizer.zero_grad()
+        if self._fault is None and not math.isfinite(grad_norm):
+            self._clear()
             self._refuse("gradient", grad_norm, self._unchecked or ())
         self._unchecked = None
 
+    def _clear(self) -> None:
+        self._optimizer.zero_grad()
+        self._gradients.clear()
+
     def _refuse(self, what: str, value: float, sources: Sequence[Source]) -> None:
-        """Stop the run, or remember that this step is to be left out."""
-        step = self.num_updates + 1
-        rows = f", in the micro-batch of rows {listed(sources)}" if sources else ""
-        fault = f"the {what} is {value} at optimizer step {step}{rows}; this step has changed nothing"
+        """Stop the run, or remember that this step is to be left out; several processes decide it together."""
+        self._fault = Fault(self._num_micro_batches, what, value, sources)
+        if self._world.size == 1:
+            self._decide()
+
+    def _share_fault(self) -> None:
+        """Find the first fault that any process has met, and decide alike in all of them."""
+        faults = [fault for fault in self._world.gather(self._fault) if fault is not None]
+        if not faults:
+            return
+        first = min(faults, key=lambda fault: (fault.micro_batch, fault.what != "loss"))
+        alike = [fault for fault in faults if (fault.micro_batch, fault.what) == (first.micro_batch, first.what)]
+        self._fault = replace(first, sources=[source for fault in alike for source in fault.sources])
+        self._clear()
+        self._decide()
+
+    def _decide(self) -> None:
+        """Raise unless such steps are to be left out."""
+        assert self._fault is not None
+        met, self._fault = self._fault, None
+        fault = met.describe(self.num_updates + 1)
         if self._config.on_nonfinite == "raise":
             raise TrainingError(
                 f"{fault}. Look at these rows; a lower optim.learning_rate or device.compute_dtype=float32 usually "
@@ -178,4 +277,4 @@ class TorchEngine:
                 f"{fault}. It is one more than optim.max_skipped_steps={self._config.max_skipped_steps}; a lower "
                 "optim.learning_rate or device.compute_dtype=float32 usually helps"
             )
-        self._fault = fault
+        self._fault = met

@@ -11,6 +11,9 @@ from llmkit.engines.training.optimizers.contract import Optimizer, ParameterGrou
 if TYPE_CHECKING:
     from torch.optim import AdamW
 
+WORKS_ON_PARTS = True
+"""A weight's update depends on its own gradient and state alone."""
+
 
 class Config(Section):
     """Decay rates of the moments."""

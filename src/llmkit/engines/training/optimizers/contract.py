@@ -1,4 +1,9 @@
-"""What optimizer plugins promise: they make weights of gradients. `build(config, groups) -> Optimizer` makes one."""
+"""What optimizer plugins promise: they make weights of gradients. `build(config, groups) -> Optimizer` makes one.
+
+A plugin with `WORKS_ON_PARTS = True` promises that a weight's update depends on its own gradient and state alone. Runs
+that divide weights among processes give it parts of them; its state is then that of `torch.optim.Optimizer`, with
+tensors of the shape of the part, and `step`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

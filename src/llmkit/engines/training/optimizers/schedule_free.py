@@ -7,6 +7,9 @@ from pydantic import Field
 from llmkit.config.section import Section
 from llmkit.engines.training.optimizers.contract import Optimizer, ParameterGroup
 
+WORKS_ON_PARTS = True
+"""A weight's update depends on its own gradient and state alone."""
+
 
 class Config(Section):
     """How weights are averaged. Goes with `optim.schedule=constant` and a warm-up; evaluations and checkpoints have the

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 from llmkit.config.section import Section
 from llmkit.engines.training.optimizers.contract import Optimizer, ParameterGroup
 
+WORKS_ON_PARTS = True
+"""A weight's update depends on its own gradient and state alone."""
+
 
 class Config(Section):
     """Momentum. Weight decay is added to the gradient, and so goes through the momentum."""
