@@ -104,9 +104,7 @@ class Gradients:
         """Scale them down to the greatest norm allowed; returns the norm before."""
         if not self.is_divided:
             return float(nn.utils.clip_grad_norm_(self.parts, limit))
-        norm = global_norm(
-            [(whole, part.grad) for part, whole in self._pairs() if part.grad is not None], self._world
-        )
+        norm = global_norm([(whole, part.grad) for part, whole in self._pairs() if part.grad is not None], self._world)
         nn.utils.clip_grads_with_norm_(self.parts, limit, torch.tensor(norm, dtype=torch.float32))
         return norm
 

@@ -87,7 +87,7 @@ def kind_of(name: str, plan: Mapping[str, str]) -> str | None:
     return None
 
 
-def styles_of(name: str, module: nn.Module, kind: str) -> dict[str, ParallelStyle]:
+def styles_of(name: str, module: nn.Module, kind: str) -> Mapping[str, ParallelStyle]:
     """Styles of a linear layer, or of the parts of one that has a LoRA beside it.
 
     Raises:

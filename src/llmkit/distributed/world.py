@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from llmkit.config.parallel import ParallelConfig
@@ -118,10 +119,7 @@ class World:
         Raises:
             Exception: the error.
         """
-        if self.size == 1:
-            errors = [error]
-        else:
-            errors = self.gather(None if error is None else _portable(error))
+        errors = self.gather(None if error is None else _portable(error)) if self.size > 1 else [error]
         first = next((rank for rank, one in enumerate(errors) if one is not None), None)
         if first is None:
             return
@@ -216,7 +214,7 @@ def _join(config: ParallelConfig, place: Place, dimensions: Dimensions, device: 
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # FSDP2 in one process divides nothing, and may still keep weights in the CPU's memory.
-    alone: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if place.world_size == 1 else {}
+    alone: dict[str, Any] = {"store": HashStore(), "rank": 0, "world_size": 1} if place.world_size == 1 else {}
     with _losses():
         dist.init_process_group(backend, timeout=timedelta(seconds=config.timeout_seconds), **alone)
         sizes = (dimensions.replicate, dimensions.shard, dimensions.tensor)
@@ -248,9 +246,7 @@ def is_loss(error: BaseException) -> bool:
     if isinstance(error, LLMKitError):
         return isinstance(error, ProcessLostError)
     text = str(error).lower()
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and any(word in text for word in LOST)
-    )
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(word in text for word in LOST))
 
 
 def _portable(error: Exception) -> Exception:

@@ -103,9 +103,13 @@ def check_parallel(run: SFTRun | DPORun | GRPORun, adapter: Adapter, together: W
             f"model.quantization={run.model.quantization}: weights in few bits cannot be divided among processes; "
             f"{way_out}"
         )
-    if type(adapter).before_update is not Adapter.before_update or type(adapter).after_update is not Adapter.after_update:
+    if (
+        type(adapter).before_update is not Adapter.before_update
+        or type(adapter).after_update is not Adapter.after_update
+    ):
         raise ConfigError(
-            f"adapter.name={run.adapter.name} looks at whole weights at each update, and this run divides them; {way_out}"
+            f"adapter.name={run.adapter.name} looks at whole weights at each update, and this run divides them; "
+            f"{way_out}"
         )
 
 

@@ -25,7 +25,7 @@ from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal, SilentJournal
 from llmkit.train.loading import load_policy
 from llmkit.train.resuming import check_same_run
-from llmkit.train.saving import BackgroundWork, Copier, Snapshot, write_snapshot
+from llmkit.train.saving import BackgroundWork, Copier, write_snapshot
 from llmkit.train.state import Mark, read_state
 from llmkit.train.watches import Watches
 from llmkit.types import Source
@@ -115,7 +115,9 @@ class Session:
             with self._world.agreeing():
                 self._load(checkpoint)
             with self._world.agreeing():
-                self.journal = stack.enter_context(self._open_journal(checkpoint)) if self._world.is_main else SilentJournal()
+                self.journal = (
+                    stack.enter_context(self._open_journal(checkpoint)) if self._world.is_main else SilentJournal()
+                )
             stack.push(self._finish_saving)
             stack.push(self._save_on_error)
             self._stack = stack.pop_all()

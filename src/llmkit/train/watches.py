@@ -29,7 +29,9 @@ class Watches:
             is_main: whether this process writes spikes down; the others of a parallel run do not look for them.
         """
         self.evaluations = Evaluations(run.checkpoint, evaluation)
-        self.spikes = SpikeWatch(directory / SPIKES if is_main else None, run.optim.spike_factor, run.optim.spike_window)
+        self.spikes = SpikeWatch(
+            directory / SPIKES if is_main else None, run.optim.spike_factor, run.optim.spike_window
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
@@ -57,10 +60,12 @@ class EngineSnapshot:
         """
         if self.world.is_main:
             (directory / STATE_FILE).write_text(json.dumps(self.structure), encoding="utf-8")
-        writer = dcp.FileSystemWriter(directory / SHARDS)
-        alone = self.world.size == 1
+        writer = FileSystemWriter(directory / SHARDS)
+        if self.world.size == 1:
+            _save_alone(dict(self.tensors), writer)
+            return
         try:
-            dcp.save(dict(self.tensors), storage_writer=writer, process_group=self.world.writers, no_dist=alone)
+            save(dict(self.tensors), storage_writer=writer, process_group=self.world.writers)
         except CheckpointException as error:
             raise _cause(error) from error
 
@@ -85,9 +90,7 @@ def take_snapshot(
 
 
 @contextmanager
-def reading(
-    directory: Path, whole_of: WholeOf, world: World
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def reading(directory: Path, whole_of: WholeOf, world: World) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """What a snapshot wrote, to be used in the block: the state with this process's own parts, and what each process
     had for itself alone.
 
@@ -134,7 +137,9 @@ def _take_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value.detach()
         return {TENSOR: name}
     if isinstance(value, Mapping):
-        parts = [(key, _take_apart(item, f"{name}.{key}" if name else str(key), tensors)) for key, item in value.items()]
+        parts = [
+            (key, _take_apart(item, f"{name}.{key}" if name else str(key), tensors)) for key, item in value.items()
+        ]
         plain = all(isinstance(key, str) for key in value)
         return dict(parts) if plain else {PAIRS: [[key, item] for key, item in parts]}
     if isinstance(value, list | tuple):
@@ -177,7 +182,7 @@ def _as_part(tensor: Tensor, whole: DTensor) -> DTensor:
 
 
 def _read_tensors(directory: Path, whole_of: WholeOf, world: World) -> dict[str, Tensor]:
-    reader = dcp.FileSystemReader(directory)
+    reader = FileSystemReader(directory)
     wanted: dict[str, Tensor] = {}
     for name, entry in reader.read_metadata().state_dict_metadata.items():
         assert isinstance(entry, TensorStorageMetadata)
@@ -185,8 +190,32 @@ def _read_tensors(directory: Path, whole_of: WholeOf, world: World) -> dict[str,
         shape = whole.to_local().shape if isinstance(whole, DTensor) else entry.size
         empty = torch.empty(shape, dtype=entry.properties.dtype)
         wanted[name] = _as_part(empty, whole) if isinstance(whole, DTensor) else empty
-    dcp.load(wanted, storage_reader=reader, process_group=world.writers, no_dist=world.size == 1)
+    if world.size == 1:
+        _load_alone(wanted, reader)
+    else:
+        load(wanted, storage_reader=reader, process_group=world.writers)
     return {name: tensor.to_local() if isinstance(tensor, DTensor) else tensor for name, tensor in wanted.items()}
+
+
+def _save_alone(tensors: dict[str, Any], writer: FileSystemWriter) -> None:
+    """What `torch.distributed.checkpoint.save` does, which warns when there is one process."""
+    planner = DefaultSavePlanner()
+    planner.set_up_planner(tensors, writer.storage_meta(), is_coordinator=True)
+    writer.set_up_storage_writer(is_coordinator=True)
+    plans, metadata = planner.create_global_plan([writer.prepare_local_plan(planner.create_local_plan())])
+    plan = planner.finish_plan(writer.prepare_global_plan(plans)[0])
+    writer.finish(metadata, [writer.write_data(plan, planner).wait()])
+
+
+def _load_alone(tensors: dict[str, Any], reader: FileSystemReader) -> None:
+    """What `torch.distributed.checkpoint.load` does, which warns when there is one process."""
+    planner = DefaultLoadPlanner()
+    metadata = reader.read_metadata()
+    planner.set_up_planner(tensors, metadata, is_coordinator=True)
+    reader.set_up_storage_reader(metadata, is_coordinator=True)
+    plans = planner.create_global_plan([reader.prepare_local_plan(planner.create_local_plan())])
+    plan = planner.finish_plan(reader.prepare_global_plan(plans)[0])
+    reader.read_data(plan, planner).wait()
 
 
 def _cause(error: CheckpointException) -> Exception:
