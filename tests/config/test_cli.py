@@ -73,6 +73,7 @@ def test_explain_a_section_tells_all_its_keys(llmkit):
     assert code == 0
     assert [line for line in out.splitlines() if line and not line.startswith(" ")] == [
         "checkpoint", "checkpoint.every_steps: 100", "checkpoint.keep_last: 2",
+        "checkpoint.asynchronous: true",
         "checkpoint.best_metric: null", "checkpoint.best_mode: auto",
     ]  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Runs that cannot go on: exit code 1 or 2, one message with the way out, and everything that was finished is there."""
 
-import json
 import errno
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from .conftest import Command, Run, read_metrics
 

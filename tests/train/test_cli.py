@@ -13,7 +13,8 @@ from llmkit.train import options
 from llmkit.train.invocation import Invocation
 
 COMMANDS = ("train/sft", "train/dpo", "train/grpo")
-NOTHING = {"nproc": None, 
+NOTHING = {
+    "nproc": None,
     "preset": None,
     "algorithm": None,
     "config": None,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from llmkit.distributed.dimensions import check_units, find_dimensions
 from llmkit.distributed.place import LAUNCHED, find_place, is_main
 from llmkit.errors import ConfigError
 from llmkit.train import options
@@ -176,6 +175,8 @@ def check_processes(settings: Any, nproc: int | None) -> int | None:
     Raises:
         ConfigError: `--nproc` in a process that was started as one of several, or a number that does not fit.
     """
+    from llmkit.distributed.dimensions import check_units, find_dimensions
+
     place = find_place()
     launched = LAUNCHED in os.environ
     if nproc is not None and place.world_size > 1 and not launched:

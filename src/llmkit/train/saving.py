@@ -30,9 +30,14 @@ AVERAGED = "averaged"
 
 
 class BackgroundWork:
-    """One piece of work at a time, beside what the caller does."""
+    """One piece of work at a time, beside what the caller does.
+
+    Attributes:
+        has_failed: whether a piece of work ended with an error.
+    """
 
     def __init__(self) -> None:
+        self.has_failed = False
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -72,7 +77,7 @@ class BackgroundWork:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - raised where somebody waits for it
-            self._error = error
+            self._error, self.has_failed = error, True
 
 
 @dataclass(frozen=True)

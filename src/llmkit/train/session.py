@@ -307,6 +307,8 @@ class Session:
         finished = self._finished
         if not isinstance(error, LLMKitError) or finished is None or finished.step == self._saved_step:
             return
+        if self._saving.has_failed:
+            return  # the error says what became of the newest checkpoint
         if isinstance(error, ProcessLostError) or not self._world.all_arrive("failed", SECONDS_TO_AGREE):
             newest = f"the checkpoint of step {self._saved_step}" if self._saved_step else "the beginning"
             note(f"{self.directory.path}: not all processes are there to save; --resume goes on from {newest}")
