@@ -4,10 +4,9 @@ Started once for each rank, with torchrun's variables. Each case has a process g
 """
 
 import asyncio
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 
 from llmkit.config.resolve import resolve
 from llmkit.config.runs import schema_of
+from llmkit.data.collate import collate
 from llmkit.distributed.whole import fill, skeleton
 from llmkit.distributed.world import joined, world
 from llmkit.engines.training.torch_engine import TorchEngine
@@ -70,13 +70,11 @@ def tokens(step: int, index: int, length: int) -> list[int]:
     return torch.randint(0, 250, (length,), generator=generator).tolist()
 
 
-def samples(step: int, poisoned: bool = False) -> list[Sample]:
+def samples(step: int) -> list[Sample]:
     """Five rows of different lengths: ranks get different numbers of micro-batches."""
     rows = []
     for index, length in enumerate((6, 31, 9, 12, 25)):
         weights = [0.0, 0.0] + [1.0] * (length - 2)
-        if poisoned and step == 1 and index == 1:
-            weights[3] = float("nan")
         rows.append(Sample(tokens(step, index, length), weights, Source("rows.jsonl", index + 1)))
     return rows
 
@@ -98,7 +96,7 @@ class Echo:
     async def run(self, record: Record, engine: Any, codec: Any, sampling: Any, group_id: int) -> Rollout:
         generator = torch.Generator().manual_seed(sampling.seed % (1 << 62))
         length = int(torch.randint(2, 7, (), generator=generator))
-        ids = [3, 4, 5] + torch.randint(0, 250, (length,), generator=generator).tolist()
+        ids = [3, 4, 5, *torch.randint(0, 250, (length,), generator=generator).tolist()]
         mask = [0] * 3 + [1] * length
         values = [0.0] * 3 + [-3.0] * length
         return Rollout(
@@ -123,9 +121,15 @@ def draw(run: Any, step: int) -> list[Rollout]:
 def steps(command: str, run: Any, engine: TorchEngine, poisoned: bool) -> Iterator[dict[str, float]]:
     rank, size = world().data_rank, world().data_size
     for step in range(NUM_STEPS):
+        if poisoned:
+            batch = collate(samples(step)[rank::size])
+            loss = engine.policy.logprobs(batch).logprobs.sum() / 100
+            engine.backward(loss * float("nan") if (step, rank) == (1, 1) else loss, batch.sources)
+            yield engine.step()
+            continue
         match command:
             case "train/sft":
-                yield sft.update(engine, samples(step, poisoned)[rank::size], run)
+                yield sft.update(engine, samples(step)[rank::size], run)
             case "train/dpo":
                 yield dpo.update(engine, pairs(step)[rank::size], run)
             case _:
