@@ -95,6 +95,8 @@ def check_parallel(run: SFTRun | DPORun | GRPORun, adapter: Adapter, together: W
     config, dimensions = run.parallel, together.dimensions
     if config.cpu_offload and device.type == "cpu":
         warn("parallel.cpu_offload has no effect: the device is the CPU")
+    if not config.reshard_after_forward and not dimensions.is_sharded:
+        warn("parallel.reshard_after_forward has no effect without parallel.strategy=fsdp")
     if not dimensions.is_sharded and dimensions.tensor == 1:
         return
     way_out = "use parallel.strategy=ddp with parallel.tensor=1"

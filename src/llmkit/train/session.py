@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
@@ -26,24 +26,13 @@ from llmkit.train.journal import Journal, SilentJournal
 from llmkit.train.loading import load_policy
 from llmkit.train.resuming import check_same_run
 from llmkit.train.saving import BackgroundWork, Copier, write_snapshot
-from llmkit.train.state import Mark, read_state
+from llmkit.train.state import Mark, Position, read_state
+from llmkit.train.together import open_run_directory
 from llmkit.train.watches import Watches
 from llmkit.types import Source
 
 SECONDS_TO_AGREE = 10.0
 """How long a process that has failed waits for the others to fail alike."""
-
-
-class Position(Protocol):
-    """Something that knows where it stands in the data."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def num_steps(self, num_epochs: float) -> int: ...
-
-    def close(self) -> None: ...
 
 
 class Session:
@@ -246,19 +235,8 @@ class Session:
         return step in (0, self.total_steps) or bool(every and step % every == 0)
 
     def _open_directory(self) -> run_directory.RunDirectory:
-        resume = self._invocation.resume
-        opened: run_directory.RunDirectory | None = None
-
-        def open_it() -> Path:
-            nonlocal opened
-            opened = run_directory.open(
-                self._command, output_dir=self.run.output_dir, name=self._invocation.name, resume=resume
-            )
-            return opened.path
-
-        path = self._world.on_main(open_it)
-        with self._world.agreeing():
-            return opened or run_directory.join(path, self._command, resume=resume)
+        name, resume = self._invocation.name, self._invocation.resume
+        return open_run_directory(self._command, output_dir=self.run.output_dir, name=name, resume=resume)
 
     def _find_checkpoint(self) -> Checkpoint | None:
         if not self._invocation.resume:
@@ -327,5 +305,5 @@ class Session:
         if error is None or isinstance(error, RunInterrupted):
             with self._world.agreeing():
                 self._saving.finish()
-        elif isinstance(error, LLMKitError) and not isinstance(error, ProcessLostError):
+        elif isinstance(error, Exception) and not isinstance(error, ProcessLostError):
             self._saving.finish()

@@ -3,11 +3,23 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from llmkit.errors import CheckpointError
 
 STATE_FILE = "state.json"
+
+
+class Position(Protocol):
+    """Something that knows where it stands in the data."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def num_steps(self, num_epochs: float) -> int: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
