@@ -228,7 +228,7 @@ class TestGRPO:
         finish(*grpo, *LEARNS, *several, "--set", "algorithm.clip_low=1e-4", "--output-dir", tmp_path / "run")
         assert all(fraction > 0 for fraction in series(tmp_path / "run", "ratio_clipped_fraction"))
         state = tmp_path / "run" / "checkpoints" / "step-2" / "trainer" / "optimizer.pt"
-        assert torch.load(state, weights_only=True)["num_steps"] == 6
+        assert torch.load(state, weights_only=True)["num_updates"] == 6
 
     def test_the_reward_goes_up(self, grpo: list[object], tmp_path: Path):
         more = ["--max-steps", 12, "--group-size", 8, "--max-new-tokens", 16]
