@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmkit.config.section import Nonsemantic, Section
+from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
 
 
 class ModelConfig(Section):
@@ -161,6 +161,29 @@ class EvalConfig(Section):
     the reward of reinforcement learning); 0 never does."""
     min_delta: float = Field(0.0, ge=0)
     """Less than this is no improvement."""
+
+
+class GenerateConfig(Section):
+    """Answers that the model in training gives to held-out questions, sampled in this process and scored: metrics
+    `eval_reward_mean`, `eval_accuracy` (the share of rewards of exactly 1; `eval_answer_accuracy` in preference
+    training) and `eval_completion_length_mean`."""
+
+    reward: Annotated[PluginSection | None, PluginKind("rewards")] = None
+    """What scores an answer; unset samples none."""
+    workflow: Annotated[PluginSection, PluginKind("workflows", "single_turn")]
+    """How an answer is made of a question."""
+    max_rows: int = Field(64, ge=1)
+    """Held-out rows that are answered, one answer each."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Most tokens of one answer; with its question at most `data.max_length`."""
+    temperature: float = Field(0.0, ge=0)
+    """Temperature of the answers; 0 is greedy."""
+
+
+class AnsweringEvalConfig(EvalConfig):
+    """How a run measures itself on rows that it does not train on, by loss and by answers of its own."""
+
+    generate: GenerateConfig = all_defaults(GenerateConfig)
 
 
 class RolloutEvalConfig(EvalConfig):

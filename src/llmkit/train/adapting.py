@@ -29,6 +29,11 @@ def begin_adapter(
             f"adapter.name={run.adapter.name}: engines that sample answers cannot use this adapter, so it trains with "
             "sft and dpo alone; use adapter.name=lora"
         )
+    if not samples_answers and adapter.facts.one_by_one and run.eval.generate.reward is not None:
+        raise ConfigError(
+            f"adapter.name={run.adapter.name}: engines that sample answers cannot use this adapter; leave "
+            "eval.generate.reward unset, or use adapter.name=lora"
+        )
     if adapter.facts.is_random and not isinstance(run, SFTRun):
         raise ConfigError(
             f"adapter.name={run.adapter.name} draws numbers in every training pass, with its module_dropout or "
