@@ -55,7 +55,9 @@ class LoRA(PeftAdapter):
 
     Config = LoRAConfig
     peft_class = "LoraConfig"
-    facts = Facts(convertible_to_lora=True, servable_by=LORA_SERVERS, works_on_quantised=QUANTISED)
+    facts = Facts(
+        convertible_to_lora=True, servable_by=LORA_SERVERS, works_on_quantised=QUANTISED, trains_new_tokens=True
+    )
     renamed: ClassVar[Values] = {"alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora"}
     own_options = frozenset({"b_learning_rate_ratio", "start"})
 

@@ -1,8 +1,8 @@
 """The sections that runs are made of. Values, limits and their meaning; the runs themselves are in `runs.py`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
 
@@ -20,10 +20,29 @@ class ModelConfig(Section):
     """Jinja file, or name of a built-in template (`chatml`, ...), to use in place of the tokenizer's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Type in which the weights are kept and trained; `auto` is the checkpoint's own."""
+    add_tokens: tuple[str, ...] = ()
+    """Tokens to add to the vocabulary, such as `<tool>`: text that spells one becomes it, and answers show it. Their
+    embeddings start as the mean of all others and train, with an adapter too."""
+    add_special_tokens: tuple[str, ...] = ()
+    """The same for control tokens, which a chat template writes: text of a message that spells one stays text, and
+    answers leave it out."""
+    pad_vocab_to_multiple_of: Annotated[int | None, Field(ge=2)] = None
+    """Add unused rows to the embeddings until their number is a multiple of this, which GPUs are faster with; full
+    fine-tuning alone can."""
     quantization: Literal["none", "bnb_4bit", "bnb_8bit"] = "none"
     """Keep the base model's linear layers in 4 or 8 bits (bitsandbytes) and train an adapter beside them (QLoRA)."""
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint."""
+
+    @model_validator(mode="after")
+    def _tokens_are_tokens(self) -> Self:
+        asked = [*self.add_tokens, *self.add_special_tokens]
+        for token in asked:
+            if not token.strip():
+                raise ValueError(f"model.add_tokens: {token!r} is no token: it has no visible character")
+            if asked.count(token) > 1:
+                raise ValueError(f"model.add_tokens and model.add_special_tokens name {token!r} more than once")
+        return self
 
 
 class DeviceConfig(Section):
