@@ -12,14 +12,13 @@ from llmkit import plugins
 from llmkit.adapters.contract import Adapter, AdapterContext
 from llmkit.adapters.new_tokens import vocabulary_modules
 from llmkit.adapters.wrapping import quiet
-from llmkit.config.optim import OptimConfig
 from llmkit.config.schema import ModelConfig
-from llmkit.config.shape import plugin_model
 from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.errors import ConfigError
 from llmkit.models.loading import load_model
 from llmkit.models.vocabulary import Growth, grow_embeddings
 from llmkit.testing.adapter import AdapterContract
+from llmkit.testing.settings import optim
 from llmkit.testing.tiny import tiny_model
 
 NEW = (256, 257)
@@ -132,10 +131,8 @@ def test_modules_that_train_as_a_whole_hold_new_rows_with_any_adapter(tiny_llama
 
 
 def test_optimizers_see_rows_for_what_they_are(tiny_llama: Path):
-    chosen = plugin_model("optimizers", "adamw").model_validate({"name": "adamw"})
-    optim = OptimConfig.model_validate({"optimizer": chosen, "weight_decay": 0.1})
     _, model = contract_of("lora", tiny_llama).attached()
-    roles = {group.role: group for group in parameter_groups(model, optim)}
+    roles = {group.role: group for group in parameter_groups(model, optim(weight_decay=0.1))}
     assert [tuple(one.shape) for one in roles["embedding"].parameters] == [(2, 64)]
     assert [tuple(one.shape) for one in roles["output"].parameters] == [(2, 64)]
 
