@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from llmkit.types import Batch
 
 QUANTISED = ("bnb_4bit", "bnb_8bit")
-"""What `model.quantization` may be, besides none."""
+"""What `model.quantization` may be, besides none, of bitsandbytes."""
+TORCHAO = "torchao_int8"
+"""What it may be of torchao."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ class ModelConfig(Section):
     pad_vocab_to_multiple_of: Annotated[int | None, Field(ge=2)] = None
     """Add unused rows to the embeddings until their number is a multiple of this, which GPUs are faster with; full
     fine-tuning alone can."""
-    quantization: Literal["none", "bnb_4bit", "bnb_8bit"] = "none"
-    """Keep the base model's linear layers in 4 or 8 bits (bitsandbytes) and train an adapter beside them (QLoRA)."""
+    quantization: Literal["none", "bnb_4bit", "bnb_8bit", "torchao_int8"] = "none"
+    """Keep the base model's linear layers in 4 or 8 bits and train an adapter beside them (QLoRA): `bnb_4bit`
+    (NormalFloat) and `bnb_8bit` of bitsandbytes, `torchao_int8` of torchao."""
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint."""
 
