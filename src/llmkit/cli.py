@@ -1,5 +1,6 @@
 """The root command: finds subcommands through entry points and imports only the one that was typed."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -122,6 +123,10 @@ def root(
     """Train, sample, serve and measure language models from one command line."""
 
 
+LOGS_AT_IMPORT = ("torchao", "torch.utils._pytree")
+"""torchao, which transformers imports wherever it is installed, tells of every kernel that a machine has no use for."""
+
+
 def main() -> None:
     """Run the program and leave with its exit code."""
     sys.exit(run(sys.argv[1:]))
@@ -132,6 +137,8 @@ def run(arguments: Sequence[str]) -> int:
 
     Returns: the exit code: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
     """
+    for name in LOGS_AT_IMPORT:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

@@ -21,6 +21,7 @@ from llmkit.models.directory import check_model, check_tokenizer
 from llmkit.models.hub import reaching_hub
 from llmkit.models.packed import ATTENTION
 from llmkit.models.quantizing import keep_differentiable, quantization_options
+from llmkit.models.vocabulary import Growth, extend_tokenizer, grow_embeddings, grows
 
 # Its bars for files that take milliseconds would break ours.
 transformers_logging.disable_progress_bar()
@@ -84,6 +85,7 @@ def load_model(config: ModelConfig) -> nn.Module:
         )
     model, report = loaded
     _check_weights(config.path, report)
+    _grow(model, config)
     keep_differentiable(model)
     return model.eval()
 
@@ -113,15 +115,38 @@ def load_on_meta(config: ModelConfig) -> nn.Module:
     path = checkpoint_path(config)
     with _loading(config, "model"), torch.device("meta"):
         architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
-        return AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
+        model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
+        _grow(model, config)
+        return model
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer.
+    """The tokenizer, with the tokens that the run adds.
 
     Raises:
         ModelError: there is none, or it cannot be read.
     """
+    tokenizer = _read_tokenizer(config)
+    if grows(config) and (known := extend_tokenizer(tokenizer, config).superfluous):
+        logger.warning("model.add_tokens has no effect on %s: the tokenizer has them already", ", ".join(known))
+    return tokenizer
+
+
+def new_tokens(config: ModelConfig) -> tuple[int, ...]:
+    """Ids of the tokens that the run adds to the model's vocabulary."""
+    return _growth(config).token_ids if grows(config) else ()
+
+
+def _growth(config: ModelConfig) -> Growth:
+    return extend_tokenizer(_read_tokenizer(config), config)
+
+
+def _grow(model: nn.Module, config: ModelConfig) -> None:
+    if grows(config):
+        grow_embeddings(model, _growth(config), config.pad_vocab_to_multiple_of)
+
+
+def _read_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     path = checkpoint_path(config) if config.tokenizer is None else str(Path(config.tokenizer).expanduser())
     if Path(path).is_dir():
         check_tokenizer(Path(path))

@@ -22,7 +22,7 @@ SFT_EXAMPLES = """\b
 Examples:
   llmkit train sft --preset arithmetic
   llmkit train sft --model DIR --dataset files --dataset-path chats.jsonl --adapter lora
-  llmkit train sft --config run.yaml --set optim.schedule=cosine --dry-run
+  llmkit train sft --config run.yaml --optimizer muon --set optim.schedule=cosine --dry-run
   llmkit train sft --resume
 """
 DPO_EXAMPLES = """\b
@@ -56,6 +56,7 @@ def sft(
     dataset: options.Dataset = None,
     dataset_path: options.DatasetPath = None,
     adapter: options.Adapter = None,
+    optimizer: options.Optimizer = None,
     learning_rate: options.LearningRate = None,
     max_steps: options.MaxSteps = None,
     num_epochs: options.NumEpochs = None,
@@ -91,6 +92,7 @@ def dpo(
     dataset_path: options.DatasetPath = None,
     adapter: options.Adapter = None,
     losses: options.Losses = None,
+    optimizer: options.Optimizer = None,
     learning_rate: options.LearningRate = None,
     max_steps: options.MaxSteps = None,
     num_epochs: options.NumEpochs = None,
@@ -128,6 +130,7 @@ def grpo(
     engine: options.Engine = None,
     workflow: options.Workflow = None,
     reward: options.Reward = None,
+    optimizer: options.Optimizer = None,
     learning_rate: options.LearningRate = None,
     max_steps: options.MaxSteps = None,
     num_epochs: options.NumEpochs = None,

@@ -8,8 +8,9 @@ from llmkit.config.resolve import Resolved
 from llmkit.config.runs import GRPORun
 from llmkit.data.encoders import PromptEncoder
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
+from llmkit.train.answers import reward_metrics, show_held_out
 from llmkit.train.closing import close_run
-from llmkit.train.console import note, print_samples, warn
+from llmkit.train.console import note, warn
 from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run import dry_run
 from llmkit.train.grpo_update import update
@@ -89,15 +90,8 @@ async def evaluate(sampler: Sampler, records: Sequence[Record], session: Session
         rollouts = await sampler.held_out(records)
     if are_others:
         await sampler.engine.load_weights(step)
-    session.journal.rollouts(step, rollouts, split="eval")
-    if step in (0, session.total_steps):
-        print_samples("Before training" if step == 0 else "After training", rollouts)
-    rewards = [rollout.reward or 0.0 for rollout in rollouts]
-    if step == 0 and not any(rewards):
+    show_held_out(session, step, rollouts)
+    metrics = reward_metrics(rollouts)
+    if step == 0 and not any(rollout.reward for rollout in rollouts):
         warn("no held-out answer has any reward yet; GRPO learns only from groups in which some answers are better")
-    return {
-        "eval_reward_mean": sum(rewards) / len(rewards),
-        "eval_accuracy": sum(reward == 1 for reward in rewards) / len(rewards),
-        "eval_completion_length_mean": sum(rollout.completion_length for rollout in rollouts) / len(rollouts),
-        "evaluation_seconds": watch.read(),
-    }
+    return metrics | {"evaluation_seconds": watch.read()}

@@ -15,6 +15,7 @@ PATHS = {
     "dataset": "dataset.name",
     "dataset_path": "dataset.path",
     "adapter": "adapter.name",
+    "optimizer": "optim.optimizer.name",
     "learning_rate": "optim.learning_rate",
     "max_steps": "max_steps",
     "num_epochs": "num_epochs",
@@ -41,6 +42,7 @@ PATHS = {
 KINDS = {
     "dataset": "datasets",
     "adapter": "adapters",
+    "optimizer": "optimizers",
     "trackers": "trackers",
     "engine": "engines",
     "workflow": "workflows",
@@ -152,6 +154,7 @@ DatasetPath = Annotated[
     typer.Option("--dataset-path", metavar="PATH", help="File, directory or hub name, for data sets that take a path."),
 ]
 Adapter = Annotated[str | None, _plugin("adapter")]
+Optimizer = Annotated[str | None, _plugin("optimizer")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="NUMBER")]
 MaxSteps = Annotated[int | None, typer.Option("--max-steps", metavar="COUNT")]
 NumEpochs = Annotated[float | None, typer.Option("--num-epochs", metavar="NUMBER")]

@@ -17,6 +17,7 @@ from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
+from llmkit.train.answers import open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run import dry_run
@@ -47,10 +48,14 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
     inputs, encoder = open_data(run)
     loader = open_samples(inputs, encoder, run)
     held_out = inputs.read_held_out(encoder, run.eval.max_rows)
-    with Session(resolved, invocation, inputs, loader, command="train/sft") as session:
+    questions = read_questions(run, inputs)
+    with (
+        Session(resolved, invocation, inputs, loader, command="train/sft") as session,
+        open_answers(session, inputs, questions) as answers,
+    ):
         policy = session.policy
         if held_out and session.start == 0:
-            session.log_start(evaluate(policy, held_out, run))
+            session.log_start(evaluate(policy, held_out, run) | answers.measure(step=0))
         for step in session.steps():
             watch = Stopwatch()
             samples = loader.next_step()
@@ -60,7 +65,7 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
             metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)
             if held_out and session.evaluates_at(step):
                 with session.engine.evaluation_weights():
-                    metrics |= evaluate(policy, held_out, run)
+                    metrics |= evaluate(policy, held_out, run) | answers.measure(step)
             session.watch_loss(step, metrics["loss"], [sample.source for sample in samples])
             session.finish_step(step, metrics)
     return session
