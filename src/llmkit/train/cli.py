@@ -51,6 +51,8 @@ def sft(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
@@ -85,6 +87,8 @@ def dpo(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
@@ -120,6 +124,8 @@ def grpo(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
@@ -178,7 +184,9 @@ def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]
         schema_of(command), command=command, preset=preset, files=files, options=settings, overrides=overrides
     )
     name = Path(preset).stem if preset else command.rpartition("/")[2]
-    invocation = Invocation(name, parameters["resume"], parameters["dry_run"], parameters["as_json"])
+    invocation = Invocation(
+        name, parameters["resume"], parameters["dry_run"], parameters["as_json"], options.profile_steps(parameters)
+    )
     return resolved, invocation
 
 

@@ -29,6 +29,7 @@ from llmkit.train.interruption import Interruption
 from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal
 from llmkit.train.memory_settings import advising
+from llmkit.train.profiling import profiling
 from llmkit.train.resuming import check_same_run
 from llmkit.train.state import Mark, read_state, write_state
 from llmkit.train.threads import bound_kernel_caches, set_threads
@@ -146,10 +147,14 @@ class Session:
 
     def steps(self) -> Iterator[int]:
         """The steps to take; ends before the last one when evaluations stop improving."""
-        for step in range(self.start + 1, self.total_steps + 1):
-            yield step
-            if self.watches.evaluations.is_exhausted:
-                return
+        to_come = self.total_steps - self.start
+        with profiling(self.directory.path, self._invocation.profile_steps, to_come) as profiler:
+            for step in range(self.start + 1, self.total_steps + 1):
+                yield step
+                if profiler is not None:
+                    profiler.step()
+                if self.watches.evaluations.is_exhausted:
+                    return
 
     def watch_loss(self, step: int, loss: float, sources: Sequence[Source]) -> None:
         """Tell of a loss that jumps, and of the rows that it is of."""
