@@ -36,8 +36,11 @@ LOAD_ERRORS = (
 """What reading a checkpoint raises, depending on what is wrong with it."""
 
 
-def checkpoint_path(config: ModelConfig) -> str:
+def checkpoint_path(config: ModelConfig, *, needs_weights: bool = True) -> str:
     """Directory, or Hugging Face name, of the model; `builtin:` models are made when they are first asked for.
+
+    Args:
+        needs_weights: refuse a directory without them.
 
     Raises:
         ModelError: a local directory that is not there or lacks a part.
@@ -48,7 +51,7 @@ def checkpoint_path(config: ModelConfig) -> str:
         return str(plugin.build(plugin.Config()))
     path = Path(config.path).expanduser()
     if path.is_dir():
-        check_model(path)
+        check_model(path, needs_weights=needs_weights)
         return str(path)
     if path.exists():
         raise ModelError(f"model.path={config.path}: this is a file; give the directory that holds config.json")
@@ -100,17 +103,17 @@ def load_weights(model: nn.Module, directory: Path) -> None:
         model.load_state_dict(saved.state_dict())
 
 
-def context_length(config: ModelConfig) -> int:
+def context_length(config: ModelConfig, *, needs_weights: bool = True) -> int:
     """Most tokens that the model can take; a model that names no limit has a very large one."""
-    path = checkpoint_path(config)
+    path = checkpoint_path(config, needs_weights=needs_weights)
     with _loading(config, "model"):
         architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
     return getattr(architecture.get_text_config(), "max_position_embeddings", None) or 1 << 30
 
 
 def load_on_meta(config: ModelConfig) -> nn.Module:
-    """The model without its weights: shapes and names only, no memory."""
-    path = checkpoint_path(config)
+    """The model without its weights, which need not be there: shapes and names only, no memory."""
+    path = checkpoint_path(config, needs_weights=False)
     with _loading(config, "model"), torch.device("meta"):
         architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
         return AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
@@ -122,7 +125,11 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is none, or it cannot be read.
     """
-    path = checkpoint_path(config) if config.tokenizer is None else str(Path(config.tokenizer).expanduser())
+    path = (
+        checkpoint_path(config, needs_weights=False)
+        if config.tokenizer is None
+        else str(Path(config.tokenizer).expanduser())
+    )
     if Path(path).is_dir():
         check_tokenizer(Path(path))
     elif config.tokenizer is not None:

@@ -102,6 +102,21 @@ class Inputs:
                 return items[0]
         raise DataError(f"None of the first {PEEKED_ROWS} rows can be trained on: {told(counts)}")
 
+    def sample(self, encoder: Encoder[T], count: int) -> list[T]:
+        """What the encoder makes of `count` rows from all over the training data, or of a stream's first ones.
+
+        Raises:
+            DataError: a row cannot be used, or none of them is kept.
+        """
+        rows = first_rows(self.data, count)
+        if isinstance(self.data, Sized) and len(self.data) > count:
+            rows = [read_row(self.data, number * len(self.data) // count) for number in range(count)]
+        counts = RowCounts()
+        items = self._encode(rows, self.formatter, encoder, counts)
+        if not items:
+            raise DataError(f"None of {counts.rows} rows can be trained on: {told(counts)}")
+        return items
+
     def _encode(
         self, rows: Sequence[Readable], formatter: Formatter, encoder: Encoder[T], counts: RowCounts
     ) -> list[T]:
@@ -116,8 +131,11 @@ def rows_to_measure(data: Dataset | Stream, limit: int) -> Sequence[Readable]:
     return [read_row(data, number * len(data) // limit) for number in range(limit)]
 
 
-def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
+def open_inputs(run: SFTRun | DPORun | GRPORun, *, needs_weights: bool = True) -> Inputs:
     """Open tokenizer and data, before the model: their faults show at once.
+
+    Args:
+        needs_weights: refuse a model directory without weights.
 
     Raises:
         ModelError: there is no tokenizer, or its chat template is not to be had.
@@ -137,7 +155,7 @@ def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
     template = check_prefix_property(codec)
     if not template.holds:
         warn(str(template))
-    context = context_length(run.model)
+    context = context_length(run.model, needs_weights=needs_weights)
     if context < run.data.max_length:
         note(f"The model's context of {context} tokens is less than data.max_length={run.data.max_length}: it counts.")
     max_length = min(run.data.max_length, context)

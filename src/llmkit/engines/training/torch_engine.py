@@ -97,6 +97,13 @@ class TorchEngine:
         self._fault = self._unchecked = None
         return {"grad_norm": grad_norm, "learning_rate": rate}
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that the optimizer and the average keep beside the weights."""
+        kept = [value for state in self._optimizer.state_dict()["state"].values() for value in state.values()]
+        tensors = [*kept, *(self._average.values if self._average else ())]
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
     def discard(self) -> None:
         """Let go of the gradients of a step that will not be finished."""
         self._optimizer.zero_grad()
