@@ -60,10 +60,12 @@ class Sizes:
     Attributes:
         parameters: of the model, adapter included.
         trainable: those that train.
+        hidden_size: numbers per token between layers.
     """
 
     parameters: int
     trainable: int
+    hidden_size: int
     parts: Parts
 
 
@@ -101,7 +103,7 @@ def calculate(run: Any, load: Workload, total_steps: int) -> Sizes:
         kv_cache=load.cached_tokens * cache_bytes_per_token(architecture, compute),
         batch=load.micro_tokens * BATCH_VALUES * 8,
     )
-    return Sizes(parameters, trainable, parts)
+    return Sizes(parameters, trainable, architecture.hidden_size, parts)
 
 
 def count(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from llmkit.models.policy import torch_device
 from llmkit.train.console import note
 from llmkit.train.dry_run.analytic import Sizes, calculate
 from llmkit.train.dry_run.estimate import Estimate, advise, limits, measured_parts, num_evaluations, total_of
-from llmkit.train.dry_run.memory_meter import MemoryMeter
+from llmkit.train.dry_run.memory_meter import MemoryMeter, usual_rise
 from llmkit.train.dry_run.printing import show_estimate, show_mask
 from llmkit.train.dry_run.rehearsal import Measured, Rehearse, rehearse_run
 from llmkit.train.dry_run.shapes import SAMPLED_ROWS, StepShapes
@@ -68,7 +68,8 @@ def estimate(resolved: Resolved[Any], inputs: Inputs, encoder: Encoder[Any], reh
     else:
         measured = rehearse_run(resolved, inputs, shapes, held_out, rehearse)
         parts, process = measured_parts(sizes, load, measured)
-        total = total_of(parts, load, measured, shapes.total_steps)
+        rise = usual_rise(device, parts.activations + parts.logits, load.micro_tokens * sizes.hidden_size * 4)
+        total = total_of(parts, load, measured, shapes.total_steps, rise)
     step, evaluation = times(run, sizes, shapes, measured)
     result = Estimate(
         parameters=sizes.parameters,

@@ -98,7 +98,7 @@ def measured_parts(sizes: Sizes, load: Workload, measured: Measured) -> tuple[Pa
         weights=measured.weights,
         gradients=measured.gradients,
         optimizer=measured.optimizer,
-        activations=int(measured.activations_per_token * load.micro_tokens),
+        activations=measured.activations_fixed + int(measured.activations_per_token * load.micro_tokens),
         logits=calculated.logits,
         kv_cache=calculated.kv_cache,
         batch=calculated.batch,
@@ -106,14 +106,18 @@ def measured_parts(sizes: Sizes, load: Workload, measured: Measured) -> tuple[Pa
     return parts, measured.process
 
 
-def total_of(parts: Parts, load: Workload, measured: Measured, num_steps: int) -> int:
-    """The peak of a long run: what was measured, and what the rehearsal was spared."""
+def total_of(parts: Parts, load: Workload, measured: Measured, num_steps: int, rise: float) -> int:
+    """The peak of a long run: what was measured, and what the rehearsal was spared.
+
+    Args:
+        rise: of the peak for each doubling of the steps, as is usual.
+    """
     untried = max(0, load.micro_tokens - measured.micro_tokens) if measured.share < 1 else 0
     share = untried / load.micro_tokens if load.micro_tokens else 0.0
     missing = int((parts.activations + parts.logits) * share)
     if measured.untried_tokens:
         missing = max(missing, parts.kv_cache)
-    return settled_peak(measured.peaks, num_steps) + missing
+    return settled_peak(measured.peaks, num_steps, rise) + missing
 
 
 def num_evaluations(run: Any, num_steps: int, num_held_out: int) -> int:

@@ -17,10 +17,14 @@ from llmkit.train.inputs import Inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.session import Session
 
-SECONDS = 8.0
+SECONDS = 12.0
 """Time for the steps of a rehearsal; the first ones run however long they take."""
-LEAST_STEPS, MOST_STEPS = 3, 24
-EVALUATION_SECONDS = 4.0
+STEP_SECONDS = 8.0
+"""Steps that take longer are rehearsed in part."""
+LEAST_STEPS, MOST_STEPS = 4, 32
+MOST_ITEMS = 32
+"""Items that are enough to tell what a token adds to the memory."""
+EVALUATION_SECONDS = 10.0
 FIRST_ROWS = 16
 """Held-out rows that tell how long all of them would take."""
 
@@ -64,7 +68,8 @@ class Measured:
         weights: of policy and reference model.
         gradients: of what trains.
         optimizer: what the optimizer and the average keep.
-        activations_per_token: kept for the backward pass.
+        activations_fixed: kept for the backward pass, whatever the number of tokens.
+        activations_per_token: the same for each token.
         micro_tokens: tokens of the largest micro-batch that ran.
         untried_tokens: see `Cost`.
         peaks: memory in use at most until the end of each step.
@@ -77,6 +82,7 @@ class Measured:
     weights: int = 0
     gradients: int = 0
     optimizer: int = 0
+    activations_fixed: int = 0
     activations_per_token: float = 0.0
     micro_tokens: int = 0
     untried_tokens: int = 0
@@ -148,15 +154,19 @@ def _take_steps(
 ) -> None:
     limit = session.run.batch.tokens_per_micro_batch
     rehearsal.step(shapes.items[:1])
-    saved = SavedActivations(session.policy.model)
-    with saved.counting():
-        one = rehearsal.step(shapes.items[:1])
-    measured.activations_per_token = saved.num_bytes / one.tokens
+    one, activations = _count(session, rehearsal, shapes.items[:1])
     if held_out:
         measured.evaluation_seconds = _evaluate(rehearsal, held_out)
+    # Copies of weights are kept too, however few tokens there are.
+    several = shapes.items[: max(2, min(int(limit / one.tokens / 2), int(1 / max(one.seconds, 1e-6)), MOST_ITEMS))]
+    more, more_activations = _count(session, rehearsal, several)
+    if more.tokens > one.tokens:
+        measured.activations_per_token = max(0.0, (more_activations - activations) / (more.tokens - one.tokens))
+    measured.activations_fixed = max(0, activations - int(measured.activations_per_token * one.tokens))
+    each = max(1e-6, (more.seconds - one.seconds) / max(1, len(several) - 1))
     number = len(shapes.next_step())
-    affordable = int(SECONDS / LEAST_STEPS / max(one.seconds, 1e-6))
-    measured.share = min(1.0, max(1, affordable) / number)
+    affordable = (STEP_SECONDS - one.seconds) / each
+    measured.share = min(1.0, max(1.0, affordable) / number)
     costs: list[Cost] = []
     started = time.perf_counter()
     while len(costs) < LEAST_STEPS or (len(costs) < MOST_STEPS and time.perf_counter() - started < SECONDS):
@@ -168,6 +178,14 @@ def _take_steps(
     measured.step_seconds = statistics.median(cost.seconds for cost in costs) / measured.share
     measured.micro_tokens = min(limit, max(cost.tokens for cost in costs))
     measured.untried_tokens = min(cost.untried_tokens for cost in costs)
+
+
+def _count(session: Session, rehearsal: Rehearsal, items: Sequence[Any]) -> tuple[Cost, int]:
+    """What a step costs, and the bytes that its forward pass keeps."""
+    saved = SavedActivations(session.policy.model)
+    with saved.counting():
+        cost = rehearsal.step(items)
+    return cost, saved.num_bytes
 
 
 def _evaluate(rehearsal: Rehearsal, held_out: Sequence[Any]) -> float:

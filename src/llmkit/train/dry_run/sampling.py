@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmkit.config.runs import GRPORun
-from llmkit.data.collate import common_prefix
+from llmkit.data.collate import num_tokens
 from llmkit.models.dropout import disable_dropout
 from llmkit.train.dry_run.rehearsal import Cost
 from llmkit.train.grpo_update import update
@@ -100,10 +100,6 @@ def _num_tokens(rollouts: Sequence[Rollout], *, shared: bool) -> int:
     groups: dict[int, list[Rollout]] = {}
     for rollout in rollouts:
         groups.setdefault(rollout.group_id, []).append(rollout)
-    total = sum(len(rollout.token_ids) for rollout in rollouts)
     if not shared:
-        return total
-    prefixes = (
-        common_prefix([as_sample(rollout) for rollout in group]) * (len(group) - 1) for group in groups.values()
-    )
-    return total - sum(prefixes)
+        return sum(len(rollout.token_ids) for rollout in rollouts)
+    return sum(num_tokens([as_sample(rollout) for rollout in group]) for group in groups.values())
