@@ -27,13 +27,16 @@ def test_the_memory_is_what_the_run_then_takes(llmkit: Command, dtype: str, tmp_
 
 def test_what_does_not_fit_gets_advice_with_savings(run: Run, sft: list[object], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(MemoryMeter, "limit", lambda self: 1_000_000)
-    ended = run(*sft, "--rows-per-step", 30, "--dry-run", "--json")
+    much = ["--rows-per-step", 4000, "--set", "batch.tokens_per_micro_batch=1000000"]
+    ended = run(*sft, *much, "--dry-run", "--json")
     figures = json.loads(ended.out)
     assert not figures["fits"]
     assert not figures["calibrated"]
     savings = {advice["settings"][0]: advice["saves_bytes"] for advice in figures["advice"]}
     assert list(savings.values()) == sorted(savings.values(), reverse=True)
-    assert "device.compute_dtype=bfloat16" in savings or "device.gradient_checkpointing=true" in savings
+    assert {"device.compute_dtype=bfloat16", "device.gradient_checkpointing=true"} <= savings.keys()
+    # Half the bits, half the activations.
+    assert savings["device.compute_dtype=bfloat16"] == pytest.approx(figures["activation_bytes"] / 2, rel=0.2)
     assert "warning: this run needs about" in ended.err
     assert "--set " in ended.err
 

@@ -23,6 +23,9 @@ that arXiv:2205.05198, equation 2, counts at two bytes each."""
 BATCH_VALUES = 6
 """Eight-byte numbers per token of a micro-batch: ids, positions, weights, and what is indexed with them."""
 
+KNOWN_WIDTHS = {"adamw_8bit": 2}
+"""Bytes that optimizers keep per weight which cannot work without memory."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -121,20 +124,22 @@ def weight_width(run: Any, model: nn.Module) -> int:
 
 def optimizer_bytes(run: Any, model: nn.Module, adapter: Adapter) -> int:
     """What the optimizer keeps for a model of float32 weights: it takes a step on weights that have no memory."""
+    name = run.optim.optimizer.name
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.grad = torch.empty_like(parameter)
-    try:
-        plugin = plugins.load("optimizers", run.optim.optimizer.name)
-        optimizer = plugin.build(run.optim.optimizer, parameter_groups(model, run.optim, adapter))
-        optimizer.step()
-        states = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
-    except (RuntimeError, NotImplementedError, plugins.PluginError):
-        each = 2 if "8bit" in run.optim.optimizer.name else 8
-        note(f"optim.optimizer={run.optim.optimizer.name}: taken to keep {each} bytes per weight")
-        return each * sum(parameter.numel() for parameter in trained)
-    kept = [state for state in states if isinstance(state, torch.Tensor)]
-    return sum(state.numel() * state.element_size() for state in kept)
+    each = KNOWN_WIDTHS.get(name)
+    if each is None:
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
+        try:
+            plugin = plugins.load("optimizers", name)
+            optimizer = plugin.build(run.optim.optimizer, parameter_groups(model, run.optim, adapter))
+            optimizer.step()
+            states = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
+            return sum(state.numel() * state.element_size() for state in states if isinstance(state, torch.Tensor))
+        except (RuntimeError, NotImplementedError):
+            each = 8
+            note(f"optim.optimizer={name}: taken to keep {each} bytes per weight")
+    return each * sum(parameter.numel() for parameter in trained)
 
 
 def activation_bytes(architecture: Any, tokens: int, width: int, checkpointing: bool) -> int:
