@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from llmkit import plugins
 from llmkit.config.schema import ModelConfig
 from llmkit.errors import ModelError
+from llmkit.memory import during
 from llmkit.models.directory import check_model, check_tokenizer
 from llmkit.models.hub import reaching_hub
 from llmkit.models.packed import ATTENTION
@@ -51,7 +52,8 @@ def checkpoint_path(config: ModelConfig, *, needs_weights: bool = True) -> str:
         return str(plugin.build(plugin.Config()))
     path = Path(config.path).expanduser()
     if path.is_dir():
-        check_model(path, needs_weights=needs_weights)
+        with during("loading", f"loading model.path={config.path}"):
+            check_model(path, needs_weights=needs_weights)
         return str(path)
     if path.exists():
         raise ModelError(f"model.path={config.path}: this is a file; give the directory that holds config.json")

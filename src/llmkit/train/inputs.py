@@ -34,6 +34,7 @@ from llmkit.data.splitting import split
 from llmkit.errors import DataError
 from llmkit.models.loading import context_length
 from llmkit.train.console import note, warn
+from llmkit.train.memory_settings import advising
 
 T = TypeVar("T")
 REPORT = "skipped_rows.jsonl"
@@ -151,11 +152,13 @@ def open_inputs(run: SFTRun | DPORun | GRPORun, *, needs_weights: bool = True) -
             warn("data.validation_fraction has no effect: eval_dataset names the held-out rows")
     elif run.data.validation_fraction:
         data, held_out = split(data, run.data.validation_fraction, run.seed)
-    codec = open_codec(run.model, special_tokens_in_text=run.data.special_tokens_in_text)
+    with advising(run):
+        codec = open_codec(run.model, special_tokens_in_text=run.data.special_tokens_in_text)
     template = check_prefix_property(codec)
     if not template.holds:
         warn(str(template))
-    context = context_length(run.model, needs_weights=needs_weights)
+    with advising(run):
+        context = context_length(run.model, needs_weights=needs_weights)
     if context < run.data.max_length:
         note(f"The model's context of {context} tokens is less than data.max_length={run.data.max_length}: it counts.")
     max_length = min(run.data.max_length, context)
