@@ -113,8 +113,7 @@ def total_of(parts: Parts, load: Workload, measured: Measured, num_steps: int, r
         rise: of the peak for each doubling of the steps, as is usual.
     """
     untried = max(0, load.micro_tokens - measured.micro_tokens) if measured.share < 1 else 0
-    share = untried / load.micro_tokens if load.micro_tokens else 0.0
-    missing = int((parts.activations + parts.logits) * share)
+    missing = int(measured.peak_per_token * untried)
     if measured.untried_tokens:
         missing = max(missing, parts.kv_cache)
     return settled_peak(measured.peaks, num_steps, rise) + missing

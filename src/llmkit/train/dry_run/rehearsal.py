@@ -70,6 +70,7 @@ class Measured:
         optimizer: what the optimizer and the average keep.
         activations_fixed: kept for the backward pass, whatever the number of tokens.
         activations_per_token: the same for each token.
+        peak_per_token: what a token of a micro-batch adds to the peak, what is recomputed or passes by included.
         micro_tokens: tokens of the largest micro-batch that ran.
         untried_tokens: see `Cost`.
         peaks: memory in use at most until the end of each step.
@@ -84,6 +85,7 @@ class Measured:
     optimizer: int = 0
     activations_fixed: int = 0
     activations_per_token: float = 0.0
+    peak_per_token: float = 0.0
     micro_tokens: int = 0
     untried_tokens: int = 0
     peaks: list[int] = field(default_factory=list)
@@ -155,6 +157,7 @@ def _take_steps(
     limit = session.run.batch.tokens_per_micro_batch
     rehearsal.step(shapes.items[:1])
     one, activations = _count(session, rehearsal, shapes.items[:1])
+    first_peak = meter.peak()
     if held_out:
         measured.evaluation_seconds = _evaluate(rehearsal, held_out)
     # Copies of weights are kept too, however few tokens there are.
@@ -177,6 +180,8 @@ def _take_steps(
         measured.peaks.append(meter.peak())
     measured.step_seconds = statistics.median(cost.seconds for cost in costs) / measured.share
     measured.micro_tokens = min(limit, max(cost.tokens for cost in costs))
+    rise = (measured.peaks[-1] - first_peak) / max(1, measured.micro_tokens - one.tokens)
+    measured.peak_per_token = max(measured.activations_per_token, rise)
     measured.untried_tokens = min(cost.untried_tokens for cost in costs)
 
 
