@@ -12,7 +12,8 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from llmkit import plugins
-from llmkit.errors import LLMKitError, PluginError, RunInterrupted
+from llmkit.errors import LLMKitError, OutOfMemory, PluginError, RunInterrupted
+from llmkit.memory import asked_for, is_out_of_memory
 from llmkit.plugins_requirements import PACKAGE, installed_version
 
 EXAMPLES = """\b
@@ -166,4 +167,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return RunInterrupted.exit_code
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: out of memory{asked_for(error)}: {error}", file=sys.stderr)
+        return OutOfMemory.exit_code
     return 0

@@ -55,7 +55,7 @@ class DeviceConfig(Section):
     """`bfloat16` runs matrix products in half the bits (autocast) and keeps weights, loss and optimizer as they are."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; unset takes the cores that other processes leave free when the run starts."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Nonsemantic] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
@@ -123,7 +123,7 @@ class BatchConfig(Section):
     Rows stay sequences of their own, whatever the choice."""
     pack_length: int | None = Field(None, ge=2)
     """Tokens of a bin for `packing=best_fit`; unset is `data.max_length`, twice that for pairs."""
-    tokens_per_micro_batch: int = Field(8192, ge=1)
+    tokens_per_micro_batch: Annotated[int, Nonsemantic] = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
 
 
@@ -139,7 +139,7 @@ class RolloutBatchConfig(Section):
 
     prompts_per_step: int = Field(16, ge=1)
     """Prompts sampled per step; times `algorithm.group_size` completions."""
-    tokens_per_micro_batch: int = Field(8192, ge=1)
+    tokens_per_micro_batch: Annotated[int, Nonsemantic] = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
     share_prompts: bool = True
     """Compute the prompt of a group once for all completions; changes memory and speed, the result by rounding

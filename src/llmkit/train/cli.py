@@ -51,6 +51,8 @@ def sft(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
@@ -86,6 +88,8 @@ def dpo(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
@@ -122,6 +126,8 @@ def grpo(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
@@ -181,7 +187,9 @@ def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]
         schema_of(command), command=command, preset=preset, files=files, options=settings, overrides=overrides
     )
     name = Path(preset).stem if preset else command.rpartition("/")[2]
-    invocation = Invocation(name, parameters["resume"], parameters["dry_run"], parameters["as_json"])
+    invocation = Invocation(
+        name, parameters["resume"], parameters["dry_run"], parameters["as_json"], options.profile_steps(parameters)
+    )
     return resolved, invocation
 
 

@@ -24,7 +24,8 @@ from llmkit.train.answers import Answers, open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
 from llmkit.train.costs import Stopwatch, costs
-from llmkit.train.dry_run import dry_run
+from llmkit.train.dry_run.command import dry_run
+from llmkit.train.dry_run.rehearsal import rehearse_updates
 from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
@@ -36,12 +37,11 @@ from llmkit.types import Batch, PreferencePair
 def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
-    inputs = open_inputs(run)
+    inputs = open_inputs(run, needs_weights=not invocation.dry_run)
     encoder = PairEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
     warn_of_idle_settings(run.algorithm)
     if invocation.dry_run:
-        pair = inputs.peek(encoder)
-        return dry_run(resolved, inputs, [pair.chosen, pair.rejected], rows_per_step=2 * run.batch.rows_per_step)
+        return dry_run(resolved, inputs, encoder, rehearse_updates(update, evaluate))
     loader = open_samples(inputs, encoder, run)
     held_out = inputs.read_held_out(encoder, run.eval.max_rows)
     questions = read_questions(run, inputs)

@@ -51,6 +51,8 @@ KINDS = {
 """Parameters that choose a plugin, and of which kind."""
 
 
+PROFILED = 3
+"""Steps that `--profile` records."""
 REPEATED = {"trackers": "--tracker", "losses": "--loss"}
 """Flags that are typed once for each value."""
 
@@ -73,6 +75,11 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
         PATHS[name]: (flag(name), list(value) if isinstance(value, list | tuple) else value)
         for name, value in given.items()
     }
+
+
+def profile_steps(parameters: Mapping[str, Any]) -> int:
+    """How many steps to profile; 0 when nobody asked."""
+    return parameters["profile_steps"] or (PROFILED if parameters["profile"] else 0)
 
 
 def weighted_loss(text: str) -> tuple[str, float]:
@@ -144,6 +151,15 @@ Resume = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check settings, plugins and data, show a sample's mask and memory, and stop.")
+]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Profile a few steps: profile/trace.json.gz and a table of operations.")
+]
+ProfileSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--profile-steps", metavar="COUNT", min=1, help=f"Steps to profile; implies --profile. [default: {PROFILED}]"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document on standard output.")]
 

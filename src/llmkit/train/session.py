@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -13,7 +14,8 @@ from llmkit.config.resolve import Resolved
 from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.engines.training.random_state import get_random_state, seed_everything, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
-from llmkit.errors import CheckpointError, LLMKitError
+from llmkit.errors import CheckpointError, LLMKitError, OutOfMemory
+from llmkit.memory import during, is_out_of_memory
 from llmkit.models.loading import check_vocabulary, load_model, load_on_meta
 from llmkit.models.policy import Policy, torch_device
 from llmkit.train import run_directory
@@ -26,6 +28,8 @@ from llmkit.train.inputs import REPORT, Inputs
 from llmkit.train.interruption import Interruption
 from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal
+from llmkit.train.memory_settings import advising
+from llmkit.train.profiling import profiling
 from llmkit.train.resuming import check_same_run
 from llmkit.train.state import Mark, read_state, write_state
 from llmkit.train.threads import bound_kernel_caches, set_threads
@@ -99,6 +103,7 @@ class Session:
     def __enter__(self) -> Self:
         warn_of_idle_optim_settings(self.run.optim)
         with ExitStack() as stack:
+            stack.enter_context(advising(self.run))
             stack.callback(self._position.close)
             self.interrupted = stack.enter_context(Interruption())
             self.directory = stack.enter_context(self._open_directory())
@@ -142,10 +147,14 @@ class Session:
 
     def steps(self) -> Iterator[int]:
         """The steps to take; ends before the last one when evaluations stop improving."""
-        for step in range(self.start + 1, self.total_steps + 1):
-            yield step
-            if self.watches.evaluations.is_exhausted:
-                return
+        to_come = self.total_steps - self.start
+        with profiling(self.directory.path, self._invocation.profile_steps, to_come) as profiler:
+            for step in range(self.start + 1, self.total_steps + 1):
+                yield step
+                if profiler is not None:
+                    profiler.step()
+                if self.watches.evaluations.is_exhausted:
+                    return
 
     def watch_loss(self, step: int, loss: float, sources: Sequence[Source]) -> None:
         """Tell of a loss that jumps, and of the rows that it is of."""
@@ -253,13 +262,14 @@ class Session:
             draw = partial(first_batches, data, tokens_per_micro_batch=limit, device=device)
         adapter = begin_adapter(run, self.total_steps, draw)
         adapter.check(load_on_meta(run.model))
-        model = load_model(run.model)
-        check_vocabulary(model, self._inputs.tokenizer, run.model)
-        seed_everything(run.seed)
-        base = Policy(model.to(device), device, getattr(torch, run.device.compute_dtype))
-        base.model = adapter.restore(model, checkpoint.path) if checkpoint else adapter.attach(model)
-        if self._with_reference and not adapter.facts.keeps_base:
-            base.reference = load_model(run.model).to(device).requires_grad_(False)
+        with during("loading", f"loading model.path={run.model.path}"):
+            model = load_model(run.model)
+            check_vocabulary(model, self._inputs.tokenizer, run.model)
+            seed_everything(run.seed)
+            base = Policy(model.to(device), device, getattr(torch, run.device.compute_dtype))
+            base.model = adapter.restore(model, checkpoint.path) if checkpoint else adapter.attach(model)
+            if self._with_reference and not adapter.facts.keeps_base:
+                base.reference = load_model(run.model).to(device).requires_grad_(False)
         if run.device.gradient_checkpointing:
             base.recompute_activations()
         self.policy = base
@@ -285,7 +295,17 @@ class Session:
         if not isinstance(error, LLMKitError) or finished is None or finished.step == self._saved_step:
             return
         if self.engine.num_updates == finished.num_updates:
-            self.save()
+            self.engine.discard()
+            if isinstance(error, OutOfMemory):
+                clear_frames(trace)  # what the step had computed is held by them
+            try:
+                self.save()
+            except Exception as failure:
+                if not is_out_of_memory(failure):
+                    raise
+                # The error that ends the run is the one to show.
+                note(f"{self.directory.path}: step {finished.step} could not be saved: {failure}")
+                return
             note(f"{self.directory.path}: saved after step {finished.step}; mend the cause and use --resume")
         else:
             # The weights are ahead of the last finished step: a checkpoint of it would be of neither.

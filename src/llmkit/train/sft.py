@@ -20,7 +20,8 @@ from llmkit.models.policy import Policy
 from llmkit.train.answers import open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.costs import Stopwatch, costs
-from llmkit.train.dry_run import dry_run
+from llmkit.train.dry_run.command import dry_run
+from llmkit.train.dry_run.rehearsal import rehearse_updates
 from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
@@ -31,14 +32,14 @@ from llmkit.types import Batch, Sample
 def train(resolved: Resolved[SFTRun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     if invocation.dry_run:
-        inputs, encoder = open_data(resolved.run)
-        return dry_run(resolved, inputs, [inputs.peek(encoder)], rows_per_step=resolved.run.batch.rows_per_step)
+        inputs, encoder = open_data(resolved.run, needs_weights=False)
+        return dry_run(resolved, inputs, encoder, rehearse_updates(update, evaluate))
     return close_run(fit(resolved, invocation))
 
 
-def open_data(run: SFTRun) -> tuple[Inputs, SampleEncoder]:
+def open_data(run: SFTRun, *, needs_weights: bool = True) -> tuple[Inputs, SampleEncoder]:
     """Tokenizer and rows, and what makes samples of them."""
-    inputs = open_inputs(run)
+    inputs = open_inputs(run, needs_weights=needs_weights)
     return inputs, SampleEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
 
 

@@ -19,6 +19,7 @@ from llmkit.engines.training.schedule import learning_rate
 from llmkit.engines.training.weight_average import WeightAverage
 from llmkit.errors import ConfigError, TrainingError
 from llmkit.formatting import listed
+from llmkit.memory import during
 from llmkit.models.policy import Policy
 from llmkit.types import Source
 
@@ -70,7 +71,8 @@ class TorchEngine:
             self._refuse("loss", loss.item(), sources)
         # A step that is left out needs no gradients.
         if self._fault is None:
-            loss.backward()
+            with during("backward", f"the backward pass of a micro-batch of {len(sources):,} sequences"):
+                loss.backward()
             self._unchecked = sources
 
     def step(self) -> dict[str, float]:
@@ -82,7 +84,7 @@ class TorchEngine:
         if self._fault is None:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["learning_rate_ratio"]
-            self._optimizer.step()
+            self._update()
             if self._hooks:
                 self._hooks.after_update(self.policy.model, self.num_updates + 1)
             if self._average:
@@ -94,6 +96,17 @@ class TorchEngine:
         self.num_updates += 1
         self._fault = self._unchecked = None
         return {"grad_norm": grad_norm, "learning_rate": rate}
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that the optimizer and the average keep beside the weights."""
+        kept = [value for state in self._optimizer.state_dict()["state"].values() for value in state.values()]
+        tensors = [*kept, *(self._average.values if self._average else ())]
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
+    def discard(self) -> None:
+        """Let go of the gradients of a step that will not be finished."""
+        self._optimizer.zero_grad()
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[bool]:
@@ -141,6 +154,16 @@ class TorchEngine:
             if isinstance(self._optimizer, AveragingOptimizer):
                 self._optimizer.train()
             set_random_state(state["random"])
+
+    def _update(self) -> None:
+        name, count = self._config.optimizer.name, sum(parameter.numel() for parameter in self._parameters)
+        try:
+            with during("optimizer", f"the step of optim.optimizer={name} on {count:,} weights"):
+                self._optimizer.step()
+        except BaseException:
+            # Some weights may have moved: they are no longer those of the last finished step.
+            self.num_updates += 1
+            raise
 
     def _check_gradients(self) -> None:
         """Look at the last micro-batch's gradients before the next one adds its own and nobody can tell them apart."""
