@@ -1,5 +1,6 @@
 """The root command: finds subcommands through entry points and imports only the one that was typed."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from llmkit import plugins
-from llmkit.errors import LLMKitError, PluginError, RunInterrupted
+from llmkit.errors import LLMKitError, OutOfMemory, PluginError, RunInterrupted
+from llmkit.memory import asked_for, is_out_of_memory
 from llmkit.plugins_requirements import PACKAGE, installed_version
 
 EXAMPLES = """\b
@@ -122,6 +124,10 @@ def root(
     """Train, sample, serve and measure language models from one command line."""
 
 
+LOGS_AT_IMPORT = ("torchao", "torch.utils._pytree")
+"""torchao, which transformers imports wherever it is installed, tells of every kernel that a machine has no use for."""
+
+
 def main() -> None:
     """Run the program and leave with its exit code."""
     sys.exit(run(sys.argv[1:]))
@@ -132,6 +138,8 @@ def run(arguments: Sequence[str]) -> int:
 
     Returns: the exit code: 0 done, 1 the run failed, 2 bad input, 130 interrupted.
     """
+    for name in LOGS_AT_IMPORT:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -159,4 +167,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return RunInterrupted.exit_code
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: out of memory{asked_for(error)}: {error}", file=sys.stderr)
+        return OutOfMemory.exit_code
     return 0

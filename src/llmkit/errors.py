@@ -11,9 +11,15 @@ LLMKitError                 a message for the user, never a stack trace
 ├── RewardError             1  a reward raised or gave no number
 ├── BenchError              1  a contender of a benchmark failed, or gave other results than the rest
 └── TrainingError           1  training cannot go on (NaN loss, disk full)
-    └── ProcessLostError   76  another process of the run has gone; that one's error counts
+    ├── ProcessLostError   76  another process of the run has gone; that one's error counts
+    └── OutOfMemory         1  there is no memory left; names what was being done and the settings to change
 RunInterrupted            130  no error: the user asked to stop and the run has saved itself
 """
+
+from typing import Literal
+
+Work = Literal["loading", "forward", "head", "backward", "optimizer", "generation", "other"]
+"""What takes memory in a run."""
 
 
 class LLMKitError(Exception):
@@ -77,6 +83,23 @@ class ProcessLostError(TrainingError):
     """Another process of a parallel run has ended or does not answer."""
 
     exit_code = 76
+
+
+class OutOfMemory(TrainingError):  # noqa: N818 - the shell prints "error:" before it
+    """There is no memory left.
+
+    Attributes:
+        work: what was being done.
+        advice: what to change, from whoever knows the run.
+    """
+
+    def __init__(self, work: Work, what: str) -> None:
+        super().__init__(what)
+        self.work: Work = work
+        self.advice = ""
+
+    def __str__(self) -> str:
+        return f"out of memory in {super().__str__()}.{f' {self.advice}' if self.advice else ''}"
 
 
 class RunInterrupted(Exception):  # noqa: N818 - the run did what it was asked to do; nothing went wrong

@@ -9,10 +9,11 @@ import torch
 from llmkit.adapters.adalora import AdaLoRA, AdaLoRAConfig
 from llmkit.adapters.contract import AdapterContext
 from llmkit.adapters.rank_budget import orthogonality
-from llmkit.config.schema import ModelConfig, OptimConfig
+from llmkit.config.schema import ModelConfig
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.models.loading import load_model
 from llmkit.models.policy import Policy
+from llmkit.testing.settings import optim
 
 STEPS = 10
 
@@ -37,7 +38,7 @@ def ranks_left(model: Any) -> int:
 
 def engine(model: Any, adapter: AdaLoRA) -> TorchEngine:
     policy = Policy(model, torch.device("cpu"), torch.float32)
-    return TorchEngine(policy, OptimConfig(learning_rate=1e-2), STEPS, adapter)
+    return TorchEngine(policy, optim(learning_rate=1e-2), STEPS, adapter)
 
 
 def step(engine: TorchEngine) -> None:

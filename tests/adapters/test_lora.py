@@ -11,10 +11,11 @@ from torch import nn
 from llmkit import plugins
 from llmkit.adapters.contract import Adapter
 from llmkit.adapters.lora import LoRA, LoRAConfig
-from llmkit.config.schema import ModelConfig, OptimConfig
+from llmkit.config.schema import ModelConfig
 from llmkit.engines.training.torch_engine import TorchEngine, parameter_groups
 from llmkit.models.loading import load_model
 from llmkit.models.policy import Policy
+from llmkit.testing.settings import optim
 
 
 def lora(**options: Any) -> LoRA:
@@ -89,10 +90,10 @@ def test_other_starts_are_no_change_either(start: Any, tiny_llama: Path):
 def test_lora_plus_gives_the_second_matrix_its_own_rate(tiny_llama: Path):
     adapter = lora(r=2, b_learning_rate_ratio=16)
     model = attach(adapter, tiny_llama)
-    groups = parameter_groups(model, 0.0, adapter)
-    assert [group["learning_rate_ratio"] for group in groups] == [1.0, 16.0]
+    groups = parameter_groups(model, optim(), adapter)
+    assert [group.learning_rate_ratio for group in groups] == [1.0, 16.0]
     seconds = {id(one) for name, one in model.named_parameters() if ".lora_B." in name}
-    assert {id(one) for one in groups[1]["params"]} == seconds
+    assert {id(one) for one in groups[1].parameters} == seconds
 
 
 def test_one_step_of_lora_plus_by_hand():
@@ -106,7 +107,7 @@ def test_one_step_of_lora_plus_by_hand():
     toy = nn.ModuleDict({"layer": Toy()})
     before = {name: one.item() for name, one in toy.named_parameters()}
     policy = Policy(toy, torch.device("cpu"), torch.float32)
-    trainer = TorchEngine(policy, OptimConfig(learning_rate=0.1, max_grad_norm=0), 10, lora(b_learning_rate_ratio=4))
+    trainer = TorchEngine(policy, optim(learning_rate=0.1, max_grad_norm=0), 10, lora(b_learning_rate_ratio=4))
     trainer.backward(sum(one.sum() for one in toy.parameters()))
     assert trainer.step()["learning_rate"] == 0.1
     moved = {name: before[name] - one.item() for name, one in toy.named_parameters()}

@@ -9,7 +9,7 @@ import torch
 from peft.utils.integrations import dequantize_module_weight
 
 from llmkit import plugins
-from llmkit.adapters.contract import QUANTISED, AdapterContext
+from llmkit.adapters.contract import QUANTISED, TORCHAO, AdapterContext
 from llmkit.config.schema import ModelConfig
 from llmkit.errors import ConfigError, ModelError
 from llmkit.models.loading import load_model, load_on_meta
@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lora": {"r": 8},
     "oft": {"block_size": 16},
     "prompt_tuning": {"num_virtual_tokens": 5},
+    "rslora": {"r": 8},
     "road": {"group_size": 16},
     "vera": {"r": 64},
 }
@@ -59,6 +60,16 @@ def contract(plugin: str, quantized: str, model: Path) -> AdapterContract:
             )
 
     return OnQuantised()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
+@pytest.mark.parametrize("name", ["lora", "rslora"])
+def test_it_learns_beside_weights_of_torchao(name: str, tiny_llama: Path, tmp_path: Path):
+    here = contract(name, TORCHAO, tiny_llama)
+    test_it_learns_beside_few_bits_and_goes_on_from_a_checkpoint(name, TORCHAO, tiny_llama, tmp_path)
+    whole, few = here.logits(contract("lora", "none", tiny_llama).base_model()), here.logits(here.base_model())
+    assert 0 < float((whole - few).abs().max()) < 0.05
+    here.test_merging_keeps_what_was_learnt_or_is_refused()
 
 
 @needs_bitsandbytes
@@ -140,6 +151,12 @@ def test_without_bitsandbytes_the_message_says_what_to_install(monkeypatch: pyte
     monkeypatch.setattr("llmkit.models.quantizing.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'llmkit\[quantization\]'"):
         quantization_options(ModelConfig(quantization="bnb_8bit"))
+
+
+def test_without_torchao_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llmkit.models.quantizing.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"needs torchao: pip install 'llmkit\[torchao\]'"):
+        quantization_options(ModelConfig(quantization=TORCHAO))
 
 
 def test_memory_of_few_bits(tiny_llama: Path):

@@ -14,15 +14,16 @@ from .conftest import Command, read_metrics
 
 TIMINGS = ("_seconds", "_per_second", "peak_memory_bytes")
 NUM_STEPS = 12
+EMA = "optim.ema_decay=0.9"
 
 
 def arguments(algorithm: str, model: str, chats: Path, pairs: Path) -> list[str]:
-    """A short run of every algorithm that saves every third step."""
+    """A short run of every algorithm, with an optimizer and an average of its own, that saves every third step."""
     common = ["--model", model, "--max-steps", str(NUM_STEPS), "--learning-rate", "1e-3", "--checkpoint-every", "3"]
     common += ["--max-length", "96", "--eval-every", "4", "--threads", "1"]
     if algorithm == "sft":
         # Dropout makes the random state part of what has to be restored.
-        lora = ["--adapter", "lora", "--set", "adapter.dropout=0.1"]
+        lora = ["--adapter", "lora", "--set", "adapter.dropout=0.1", "--optimizer", "muon", "--set", EMA]
         return [
             "train",
             "sft",
@@ -36,11 +37,12 @@ def arguments(algorithm: str, model: str, chats: Path, pairs: Path) -> list[str]
             *common,
         ]
     if algorithm == "dpo":
-        return ["train", "dpo", "--dataset", "files", "--dataset-path", str(pairs), "--rows-per-step", "4", *common]
+        average = ["--optimizer", "schedule_free", "--set", "optim.schedule=constant", *common]
+        return ["train", "dpo", "--dataset", "files", "--dataset-path", str(pairs), "--rows-per-step", "4", *average]
     problems = ["--dataset", "arithmetic", "--set", "dataset.size=50", "--set", "dataset.max_steps=1"]
     rollouts = ["--prompts-per-step", "3", "--group-size", "4", "--max-new-tokens", "12", "--kl-coef", "0.05"]
     held_out = ["--set", "eval_dataset={name: arithmetic, split: test, size: 4}", "--set", "reward.name=closeness"]
-    return ["train", "grpo", *problems, *rollouts, *held_out, *common, "--max-length", "320"]
+    return ["train", "grpo", *problems, *rollouts, *held_out, *common, "--set", EMA, "--max-length", "320"]
 
 
 def comparable(run: Path) -> list[dict[str, Any]]:

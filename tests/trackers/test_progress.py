@@ -22,8 +22,9 @@ class Clock:
 
 
 def test_a_line_has_the_figures_that_people_watch():
-    line = describe({"step": 3, "loss": 0.5, "reward_mean": 0.25, "tokens_per_second": 1234.5, "grad_norm": 9.0})
-    assert line == "loss 0.5  reward 0.25  1,234 tokens/s"
+    costs = {"tokens_per_second": 1234.5, "peak_memory_bytes": 1_250_000_000}
+    line = describe({"step": 3, "loss": 0.5, "reward_mean": 0.25, **costs, "grad_norm": 9.0})
+    assert line == "loss 0.5  reward 0.25  1,234 tokens/s  1.2 GB"
 
 
 def test_lines_come_every_few_seconds_and_for_the_last_step(capsys: pytest.CaptureFixture[str]):

@@ -22,6 +22,8 @@ NOTHING = {
     "resume": False,
     "dry_run": False,
     "as_json": False,
+    "profile": False,
+    "profile_steps": None,
 }
 
 

@@ -13,7 +13,7 @@ from llmkit.train import run_directory
 from llmkit.train.plots import write_plots
 from llmkit.train.report.charts import Chart, charts, series, smooth, thin_out, ticks, value_range
 from llmkit.train.report.page import write_report
-from llmkit.train.report.samples import match, read_samples
+from llmkit.train.report.samples import over_time, read_samples
 from llmkit.train.report.svg import HEIGHT, WIDTH, figure
 
 finite = st.floats(min_value=-1e12, max_value=1e12, allow_nan=False)
@@ -156,8 +156,44 @@ def test_prompts_are_matched_and_each_is_shown_once(tmp_path: Path):
     write_rollouts(tmp_path, "b", sample("q", "4", 1, 0), sample("r", "5", 1, 1))
     before, after = read_samples(tmp_path / "a"), read_samples(tmp_path / "b")
     assert [found["completion"] for found in before] == ["1", "3"]
-    assert [(old and old["completion"], new["completion"]) for old, new in match(before, after)] == [("3", "4")]
-    assert [(old, new["completion"]) for old, new in match([], after)] == [(None, "4"), (None, "5")]
+    (row,) = over_time([(0, before), (7, after)])
+    assert [(step, found["completion"]) for step, found in row] == [(0, "3"), (7, "4")]
+    assert [[found["completion"] for _, found in row] for row in over_time([(7, after)])] == [["4"], ["5"]]
+
+
+def test_a_prompt_is_shown_at_several_steps_in_their_order(tmp_path: Path):
+    run = tmp_path / "run"
+    with run_directory.open("train/grpo", output_dir=run) as directory:
+        for step in range(0, 1001, 100):
+            write_rollouts(directory.rollouts, f"eval-{step:05d}.jsonl", sample("6*7?", f"answer {step}", step / 1000))
+        write_report(directory)
+        page = directory.report.read_text(encoding="utf-8")
+    # Five columns of eleven evaluations, the first and the last among them.
+    assert re.findall(r"<b>Step (\d+)</b>", page) == ["0", "200", "500", "800", "1000"]
+    assert re.findall(r"answer (\d+)", page) == ["0", "200", "500", "800", "1000"]
+    assert page.count('class="prompt"') == 1
+    assert page.count("prefers-color-scheme: dark") == 1
+
+
+def test_memory_is_drawn_in_gigabytes_and_counts_of_nothing_are_not():
+    rows = [{"step": step, "peak_memory_bytes": step * 2e9, "num_rows_skipped": 0, "num_rows_split": step - 1}
+            for step in (1, 2)]  # fmt: skip
+    memory, split = charts(rows)
+    assert (memory.title, memory.series[0].label, memory.series[0].points) == (
+        "Peak memory, GB", "peak memory", ((1.0, 2.0), (2.0, 4.0)),
+    )  # fmt: skip
+    assert split.title == "Num rows split"
+
+
+def test_preference_runs_have_charts_of_their_own():
+    step = {"rewards_chosen": 1.0, "rewards_rejected": -1.0, "rewards_margin": 2.0, "rewards_accuracy": 1.0}
+    found = charts([{"step": 1, "loss": 0.5, **step}, {"step": 2, "eval_loss": 0.4, "eval_margin": 2.0}])
+    assert [(chart.title, [series.label for series in chart.series]) for chart in found] == [
+        ("Accuracy", ["rewards accuracy"]),
+        ("Loss", ["loss", "held-out loss"]),
+        ("Implicit rewards", ["rewards chosen", "rewards rejected"]),
+        ("Margin of implicit rewards", ["rewards margin", "held-out margin"]),
+    ]
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0], [0.0, 0.0, 0.0], [-5.0, 3.0], [1e-9, 2e-9], [1e9, 3e9]])

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from llmkit.types import Batch
 
 QUANTISED = ("bnb_4bit", "bnb_8bit")
-"""What `model.quantization` may be, besides none."""
+"""What `model.quantization` may be, besides none, of bitsandbytes."""
+TORCHAO = "torchao_int8"
+"""What it may be of torchao."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Facts:
             at a time instead of packed, and engines that sample cannot use it.
         sized_by_shapes: whether shapes alone say how many weights train, before any weight is read.
         is_random: whether a training pass draws numbers, even without dropout: two passes then differ by chance.
+        trains_new_tokens: whether rows that a run adds to embeddings and output head train, and are in its checkpoints.
     """
 
     not_mergeable: str = ""
@@ -45,6 +48,7 @@ class Facts:
     one_by_one: bool = False
     sized_by_shapes: bool = True
     is_random: bool = False
+    trains_new_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class AdapterContext:
             there is no data.
         quantization: of the base model's weights.
         load_whole: loads the base model once more, with whole weights on the CPU.
+        new_tokens: ids of the tokens that the run adds to the model.
+        pads_vocabulary: whether the run adds rows to the model that are of no token.
     """
 
     base_model: str | None = None
@@ -67,6 +73,8 @@ class AdapterContext:
     draw_batches: "Callable[[int], Sequence[Batch]] | None" = None
     quantization: str = "none"
     load_whole: "Callable[[], nn.Module] | None" = None
+    new_tokens: tuple[int, ...] = ()
+    pads_vocabulary: bool = False
 
 
 class Adapter:

@@ -1,13 +1,13 @@
 """Full fine-tuning: the model's own weights train, all of them or all but those that are frozen by name."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmkit.adapters.contract import Adapter, AdapterContext
+from llmkit.adapters.contract import Adapter, AdapterContext, Facts
 from llmkit.config.section import Section
 from llmkit.errors import ConfigError
 
@@ -24,7 +24,7 @@ class Config(Section):
     """Weights that do not train, by patterns for their full names: `model.embed_tokens.*`, `*.layers.[0-7].*`, or after
     `re:` a regular expression."""
     freeze_except: tuple[str, ...] = ()
-    """Of the weights that `freeze` names, those that train all the same: with `freeze=[*]`, all that trains."""
+    """Of the weights that `freeze` names, those that train all the same: with `freeze=["*"]`, all that trains."""
 
 
 def build(config: Config) -> "Full":
@@ -35,8 +35,11 @@ def build(config: Config) -> "Full":
 class Full(Adapter):
     """Trains the model itself."""
 
+    facts = Facts(keeps_base=False, trains_new_tokens=True)
+
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._adds_tokens = False
 
     def begin(self, context: AdapterContext) -> None:
         """Refuse weights of 4 or 8 bits, and exceptions of nothing."""
@@ -46,11 +49,14 @@ class Full(Adapter):
                 "adapter.name=lora, or model.quantization=none"
             )
         if self._config.freeze_except and not self._config.freeze:
-            raise ConfigError("adapter.freeze_except has no effect without adapter.freeze; for example freeze=[*]")
+            raise ConfigError('adapter.freeze_except has no effect without adapter.freeze; for example freeze=["*"]')
+        self._adds_tokens = bool(context.new_tokens)
 
     def check(self, model: "nn.Module") -> None:
-        """Refuse patterns that no weight has, and a model of which nothing would train."""
-        self._trainable(model)
+        """Refuse patterns that no weight has, a model of which nothing would train, and new tokens that would not."""
+        trainable = self._trainable(model)
+        if self._adds_tokens:
+            _check_new_tokens(model, trainable)
 
     def attach(self, model: "nn.Module") -> "nn.Module":
         """The model with every parameter trainable that is not frozen."""
@@ -76,6 +82,18 @@ class Full(Adapter):
                 "adapter.freeze_except"
             )
         return trainable
+
+
+def _check_new_tokens(model: "nn.Module", trainable: Collection[str]) -> None:
+    from llmkit.models.vocabulary import vocabulary_weights
+
+    rows = {id(weight) for weight in vocabulary_weights(model)}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in rows and name not in trainable:
+            raise ConfigError(
+                f"adapter.freeze leaves '{name}' as it is, and model.add_tokens adds rows to it that must train; name "
+                "it in adapter.freeze_except"
+            )
 
 
 def _chosen(setting: str, patterns: Sequence[str], names: Sequence[str]) -> set[str]:

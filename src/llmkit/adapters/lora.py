@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from llmkit.adapters.contract import QUANTISED, AdapterContext, Facts
+from llmkit.adapters.contract import QUANTISED, TORCHAO, AdapterContext, Facts
 from llmkit.adapters.peft_adapter import ExcludingConfig, PeftAdapter, Values
 from llmkit.errors import ConfigError
 
@@ -55,7 +55,12 @@ class LoRA(PeftAdapter):
 
     Config = LoRAConfig
     peft_class = "LoraConfig"
-    facts = Facts(convertible_to_lora=True, servable_by=LORA_SERVERS, works_on_quantised=QUANTISED)
+    facts = Facts(
+        convertible_to_lora=True,
+        servable_by=LORA_SERVERS,
+        works_on_quantised=(*QUANTISED, TORCHAO),
+        trains_new_tokens=True,
+    )
     renamed: ClassVar[Values] = {"alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora"}
     own_options = frozenset({"b_learning_rate_ratio", "start"})
 

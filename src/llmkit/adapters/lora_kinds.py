@@ -41,7 +41,7 @@ class KaSA(LoRA):
     """Knowledge-aware singular values (arXiv:2412.06071): cuts the weight's smallest directions, trains in SVD form."""
 
     Config = KaSAConfig
-    facts = Facts(no_op_at_start=False, keeps_base=False)
+    facts = Facts(no_op_at_start=False, keeps_base=False, trains_new_tokens=True)
     own_options = LoRA.own_options | {"beta", "gamma"}
 
     def peft_options(self) -> dict[str, Any]:

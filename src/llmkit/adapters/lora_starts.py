@@ -25,7 +25,7 @@ class ResidualLoRA(LoRA):
     one. Servers need not know of it, and a resumed run takes both out of it again.
     """
 
-    facts = Facts(convertible_to_lora=True, keeps_base=False, servable_by=LORA_SERVERS)
+    facts = Facts(convertible_to_lora=True, keeps_base=False, servable_by=LORA_SERVERS, trains_new_tokens=True)
     start_settings: ClassVar[Values] = FROM_NOTHING
 
     def __init__(self, config: Any) -> None:

@@ -108,6 +108,16 @@ class PeftAdapter(Adapter):
     def begin(self, context: AdapterContext) -> None:
         """Hear what the run knows; refuse what cannot work whatever the model."""
         self.context = context
+        if context.pads_vocabulary:
+            raise ConfigError(
+                f"adapter.name={self.name}: the rows of model.pad_vocab_to_multiple_of belong to the base model, which "
+                "an adapter's checkpoint does not hold; leave it unset, or use adapter.name=full"
+            )
+        if context.new_tokens:
+            # Engines load an adapter beside the base model as it is.
+            whole = bool(getattr(self.config, "modules_to_save", ()))
+            trains = self.facts.trains_new_tokens or whole
+            self.facts = replace(self.facts, trains_new_tokens=trains, servable_by=(), convertible_to_lora=False)
         if context.quantization == "none":
             return
         rounding = f"weights of model.quantization={context.quantization} would round it; merge it into the whole ones"
@@ -119,10 +129,13 @@ class PeftAdapter(Adapter):
             )
 
     def check(self, model: "nn.Module") -> None:
-        """Refuse a model without the modules that the options name."""
+        """Refuse a model without the modules that the options name, or with new tokens that would not train."""
+        from llmkit.adapters.new_tokens import check_new_tokens
         from llmkit.adapters.target_modules import check_targets
 
         check_targets(model, self.config)
+        if self.context.new_tokens:
+            check_new_tokens(model, self.config, by_row=type(self).facts.trains_new_tokens)
 
     def attach(self, model: "nn.Module") -> "nn.Module":
         """The wrapped model.
@@ -207,12 +220,15 @@ class PeftAdapter(Adapter):
         """
         import peft
 
+        from llmkit.adapters.new_tokens import rows_to_train
         from llmkit.adapters.target_modules import resolve_targets
         from llmkit.adapters.wrapping import quiet
 
         options = self.peft_options()
         if "target_modules" in options:
             options["target_modules"] = resolve_targets(model, options["target_modules"])
+        if self.context.new_tokens and type(self).facts.trains_new_tokens:
+            options["trainable_token_indices"] = rows_to_train(model, self.config, self.context.new_tokens)
         if plain:
             options |= self.start_settings
         try:

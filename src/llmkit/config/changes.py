@@ -112,6 +112,7 @@ def _typed(layer: Layer, place: str, path: KeyPath, text: str) -> Change:
         parsed = parse_yaml(text, place, layer)
     except ConfigError as error:
         problem = str(error).removeprefix(f"{place}:")
-        raise ConfigError(f"{place}={text}: the value at character {problem.partition(':')[2]}") from None
+        hint = '; a pattern is a text in quotes: ["*.bias"]' if "*" in text else ""
+        raise ConfigError(f"{place}={text}: the value at character {problem.partition(':')[2]}{hint}") from None
     assert parsed is not None
     return Change(path, moved(parsed, origin), origin)

@@ -34,7 +34,7 @@ class ScheduleConfig(Section):
         if self.warmup_steps and self.warmup_ratio:
             raise ValueError(
                 f"optim.warmup_steps={self.warmup_steps} and optim.warmup_ratio={self.warmup_ratio:g} both say how "
-                "long the warm-up is; set one of them"
+                "long the warm-up is; set one of them (--set ~optim.warmup_steps takes a preset's away)"
             )
         return self
 

@@ -10,11 +10,11 @@ from llmkit.config.algorithms import DPOConfig, GRPOConfig, SFTConfig
 from llmkit.config.optim import OptimConfig
 from llmkit.config.parallel import ParallelConfig
 from llmkit.config.schema import (
+    AnsweringEvalConfig,
     BatchConfig,
     CheckpointConfig,
     DataConfig,
     DeviceConfig,
-    EvalConfig,
     ModelConfig,
     PairBatchConfig,
     PromptDataConfig,
@@ -24,7 +24,7 @@ from llmkit.config.schema import (
     SFTDataConfig,
 )
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
-from llmkit.config.watching import check_watching
+from llmkit.config.watching import check_answering, check_watching
 from llmkit.errors import ConfigError, PluginError
 
 
@@ -61,13 +61,14 @@ class SFTRun(TrainingRun):
 
     algorithm: SFTConfig = all_defaults(SFTConfig)
     data: SFTDataConfig = all_defaults(SFTDataConfig)
-    eval: EvalConfig = all_defaults(EvalConfig)
+    eval: AnsweringEvalConfig = all_defaults(AnsweringEvalConfig)
     batch: BatchConfig = all_defaults(BatchConfig)
 
     @model_validator(mode="after")
     def _watching_fits(self) -> Self:
         has_held_out = self.eval_dataset is not None or self.data.validation_fraction > 0
         check_watching(self.checkpoint, self.eval, has_held_out=has_held_out)
+        check_answering(self.eval.generate, self.data.max_length, has_held_out=has_held_out)
         return self
 
 
@@ -76,7 +77,7 @@ class DPORun(TrainingRun):
 
     algorithm: DPOConfig = all_defaults(DPOConfig)
     data: DataConfig = all_defaults(DataConfig)
-    eval: EvalConfig = all_defaults(EvalConfig)
+    eval: AnsweringEvalConfig = all_defaults(AnsweringEvalConfig)
     batch: PairBatchConfig = all_defaults(PairBatchConfig)
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
 """The sections that runs are made of. Values, limits and their meaning; the runs themselves are in `runs.py`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from llmkit.config.section import Nonsemantic, Section
+from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
 
 
 class ModelConfig(Section):
@@ -20,10 +20,30 @@ class ModelConfig(Section):
     """Jinja file, or name of a built-in template (`chatml`, ...), to use in place of the tokenizer's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Type in which the weights are kept and trained; `auto` is the checkpoint's own."""
-    quantization: Literal["none", "bnb_4bit", "bnb_8bit"] = "none"
-    """Keep the base model's linear layers in 4 or 8 bits (bitsandbytes) and train an adapter beside them (QLoRA)."""
+    add_tokens: tuple[str, ...] = ()
+    """Tokens to add to the vocabulary, such as `<tool>`: text that spells one becomes it, and answers show it. Their
+    embeddings start as the mean of all others and train, with an adapter too."""
+    add_special_tokens: tuple[str, ...] = ()
+    """The same for control tokens, which a chat template writes: text of a message that spells one stays text, and
+    answers leave it out."""
+    pad_vocab_to_multiple_of: Annotated[int | None, Field(ge=2)] = None
+    """Add unused rows to the embeddings until their number is a multiple of this, which GPUs are faster with; full
+    fine-tuning alone can."""
+    quantization: Literal["none", "bnb_4bit", "bnb_8bit", "torchao_int8"] = "none"
+    """Keep the base model's linear layers in 4 or 8 bits and train an adapter beside them (QLoRA): `bnb_4bit`
+    (NormalFloat) and `bnb_8bit` of bitsandbytes, `torchao_int8` of torchao."""
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint."""
+
+    @model_validator(mode="after")
+    def _tokens_are_tokens(self) -> Self:
+        asked = [*self.add_tokens, *self.add_special_tokens]
+        for token in asked:
+            if not token.strip():
+                raise ValueError(f"model.add_tokens: {token!r} is no token: it has no visible character")
+            if asked.count(token) > 1:
+                raise ValueError(f"model.add_tokens and model.add_special_tokens name {token!r} more than once")
+        return self
 
 
 class DeviceConfig(Section):
@@ -35,7 +55,7 @@ class DeviceConfig(Section):
     """`bfloat16` runs matrix products in half the bits (autocast) and keeps weights, loss and optimizer as they are."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; unset takes the cores that other processes leave free when the run starts."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Nonsemantic] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
@@ -103,7 +123,7 @@ class BatchConfig(Section):
     Rows stay sequences of their own, whatever the choice."""
     pack_length: int | None = Field(None, ge=2)
     """Tokens of a bin for `packing=best_fit`; unset is `data.max_length`, twice that for pairs."""
-    tokens_per_micro_batch: int = Field(8192, ge=1)
+    tokens_per_micro_batch: Annotated[int, Nonsemantic] = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
 
 
@@ -119,7 +139,7 @@ class RolloutBatchConfig(Section):
 
     prompts_per_step: int = Field(16, ge=1)
     """Prompts sampled per step; times `algorithm.group_size` completions."""
-    tokens_per_micro_batch: int = Field(8192, ge=1)
+    tokens_per_micro_batch: Annotated[int, Nonsemantic] = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
     share_prompts: bool = True
     """Compute the prompt of a group once for all completions; changes memory and speed, the result by rounding
@@ -163,6 +183,29 @@ class EvalConfig(Section):
     the reward of reinforcement learning); 0 never does."""
     min_delta: float = Field(0.0, ge=0)
     """Less than this is no improvement."""
+
+
+class GenerateConfig(Section):
+    """Answers that the model in training gives to held-out questions, sampled in this process and scored: metrics
+    `eval_reward_mean`, `eval_accuracy` (the share of rewards of exactly 1; `eval_answer_accuracy` in preference
+    training) and `eval_completion_length_mean`."""
+
+    reward: Annotated[PluginSection | None, PluginKind("rewards")] = None
+    """What scores an answer; unset samples none."""
+    workflow: Annotated[PluginSection, PluginKind("workflows", "single_turn")]
+    """How an answer is made of a question."""
+    max_rows: int = Field(64, ge=1)
+    """Held-out rows that are answered, one answer each."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Most tokens of one answer; with its question at most `data.max_length`."""
+    temperature: float = Field(0.0, ge=0)
+    """Temperature of the answers; 0 is greedy."""
+
+
+class AnsweringEvalConfig(EvalConfig):
+    """How a run measures itself on rows that it does not train on, by loss and by answers of its own."""
+
+    generate: GenerateConfig = all_defaults(GenerateConfig)
 
 
 class RolloutEvalConfig(EvalConfig):

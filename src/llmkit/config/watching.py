@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from llmkit.config.schema import CheckpointConfig, EvalConfig, RolloutEvalConfig
+from llmkit.config.schema import CheckpointConfig, EvalConfig, GenerateConfig, RolloutEvalConfig
 
 LESS_IS_BETTER = ("loss", "kl", "perplexity", "error")
 MORE_IS_BETTER = ("reward", "accuracy", "margin", "score")
@@ -60,4 +60,28 @@ def check_watching(checkpoint: CheckpointConfig, evaluation: EvalConfig, *, has_
     if evaluation.patience and not evaluation.every_steps:
         raise ValueError(
             f"eval.patience={evaluation.patience} needs evaluations while the run trains: set eval.every_steps"
+        )
+
+
+def check_answering(generate: GenerateConfig, max_length: int, *, has_held_out: bool) -> None:
+    """Refuse to answer questions that are not there, and answers that leave no room for any.
+
+    Args:
+        max_length: most tokens of question and answer.
+        has_held_out: whether the run has rows that it measures itself on.
+
+    Raises:
+        ValueError: it says which settings do not go together.
+    """
+    if generate.reward is None:
+        return
+    if not has_held_out:
+        raise ValueError(
+            f"eval.generate.reward={generate.reward.name} needs rows to answer: set eval_dataset, or "
+            "data.validation_fraction to hold some out"
+        )
+    if generate.max_new_tokens >= max_length:
+        raise ValueError(
+            f"eval.generate.max_new_tokens ({generate.max_new_tokens}) leaves no room for a question within "
+            f"data.max_length ({max_length}); lower the first or raise the second"
         )

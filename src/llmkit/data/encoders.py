@@ -111,12 +111,20 @@ class PromptEncoder:
         codec: tokenizer and chat template.
         config: most tokens of prompt and completion, and what becomes of a longer prompt.
         max_new_tokens: most tokens of a completion.
+        setting: what says so, to name it in errors.
     """
 
-    def __init__(self, codec: TextCodec, config: PromptDataConfig, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        codec: TextCodec,
+        config: PromptDataConfig,
+        max_new_tokens: int,
+        setting: str = "sampling.max_new_tokens",
+    ) -> None:
         self.codec = codec
         self.config = config
         self.max_new_tokens = max_new_tokens
+        self.setting = setting
 
     def __call__(self, records: Sequence[Record]) -> list[Encoded[Record] | DataError]:
         """What becomes of each record; the error of one that cannot be used names its place."""
@@ -128,6 +136,8 @@ class PromptEncoder:
         return _fingerprint(self, ("max_length", "overlength"), self.max_new_tokens)
 
     def _prepare(self, record: Record) -> Weighed:
+        if not prompt_messages(record):
+            raise DataError(f"{record.source}: this row asks nothing: it has no message before an answer to sample")
         chat = Chat(prompt_messages(record), record.tools, record.source)
         text, spelled = self.codec.render_prompt(chat)
         return Weighed(text, record.source, spelled)
@@ -139,7 +149,7 @@ class PromptEncoder:
         if self.config.overlength == "drop":
             return Encoded((), "dropped")
         raise DataError(
-            f"{record.source}: a prompt of {length} tokens and sampling.max_new_tokens={self.max_new_tokens} are more "
+            f"{record.source}: a prompt of {length} tokens and {self.setting}={self.max_new_tokens} are more "
             f"than data.max_length={self.config.max_length}. Change one of them, or choose --set data.overlength=drop"
         )
 

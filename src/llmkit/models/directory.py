@@ -13,8 +13,11 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 COPY_AGAIN = "copy or download it again"
 
 
-def check_model(path: Path) -> None:
+def check_model(path: Path, *, needs_weights: bool = True) -> None:
     """Refuse a directory that does not hold a whole model; weights are looked at by their headers alone.
+
+    Args:
+        needs_weights: whether a directory without any is refused.
 
     Raises:
         ModelError: names the file and what is wrong with it.
@@ -24,12 +27,17 @@ def check_model(path: Path) -> None:
             raise ModelError(f"{path}: this is an adapter, not a model; give its base model as model.path")
         raise ModelError(f"{path}: no config.json, so this is not a model directory in the Hugging Face layout")
     read_object(path / "config.json")
-    if not any(next(path.glob(pattern), None) for pattern in WEIGHT_FILES):
+    if needs_weights and not has_weights(path):
         raise ModelError(f"{path}: no weights (model.safetensors or its shards); the download may be incomplete")
     for index in (*path.glob("*.safetensors.index.json"), *path.glob("pytorch_model.bin.index.json")):
         _check_index(index)
     for weights in sorted(path.glob("*.safetensors")):
         _check_header(weights)
+
+
+def has_weights(path: Path) -> bool:
+    """Whether there is any file of weights."""
+    return any(next(path.glob(pattern), None) for pattern in WEIGHT_FILES)
 
 
 def check_tokenizer(path: Path) -> None:

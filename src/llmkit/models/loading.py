@@ -17,10 +17,12 @@ from transformers.utils import logging as transformers_logging
 from llmkit import plugins
 from llmkit.config.schema import ModelConfig
 from llmkit.errors import ModelError
+from llmkit.memory import during
 from llmkit.models.directory import check_model, check_tokenizer
 from llmkit.models.hub import reaching_hub
 from llmkit.models.packed import ATTENTION
 from llmkit.models.quantizing import keep_differentiable, quantization_options
+from llmkit.models.vocabulary import Growth, extend_tokenizer, grow_embeddings, grows
 
 # Its bars for files that take milliseconds would break ours.
 transformers_logging.disable_progress_bar()
@@ -36,8 +38,11 @@ LOAD_ERRORS = (
 """What reading a checkpoint raises, depending on what is wrong with it."""
 
 
-def checkpoint_path(config: ModelConfig) -> str:
+def checkpoint_path(config: ModelConfig, *, needs_weights: bool = True) -> str:
     """Directory, or Hugging Face name, of the model; `builtin:` models are made when they are first asked for.
+
+    Args:
+        needs_weights: refuse a directory without them.
 
     Raises:
         ModelError: a local directory that is not there or lacks a part.
@@ -48,7 +53,8 @@ def checkpoint_path(config: ModelConfig) -> str:
         return str(plugin.build(plugin.Config()))
     path = Path(config.path).expanduser()
     if path.is_dir():
-        check_model(path)
+        with during("loading", f"loading model.path={config.path}"):
+            check_model(path, needs_weights=needs_weights)
         return str(path)
     if path.exists():
         raise ModelError(f"model.path={config.path}: this is a file; give the directory that holds config.json")
@@ -84,6 +90,7 @@ def load_model(config: ModelConfig) -> nn.Module:
         )
     model, report = loaded
     _check_weights(config.path, report)
+    _grow(model, config)
     keep_differentiable(model)
     return model.eval()
 
@@ -100,29 +107,56 @@ def load_weights(model: nn.Module, directory: Path) -> None:
         model.load_state_dict(saved.state_dict())
 
 
-def context_length(config: ModelConfig) -> int:
+def context_length(config: ModelConfig, *, needs_weights: bool = True) -> int:
     """Most tokens that the model can take; a model that names no limit has a very large one."""
-    path = checkpoint_path(config)
+    path = checkpoint_path(config, needs_weights=needs_weights)
     with _loading(config, "model"):
         architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
     return getattr(architecture.get_text_config(), "max_position_embeddings", None) or 1 << 30
 
 
 def load_on_meta(config: ModelConfig) -> nn.Module:
-    """The model without its weights: shapes and names only, no memory."""
-    path = checkpoint_path(config)
+    """The model without its weights, which need not be there: shapes and names only, no memory."""
+    path = checkpoint_path(config, needs_weights=False)
     with _loading(config, "model"), torch.device("meta"):
         architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
-        return AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
+        model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=config.trust_remote_code)
+        _grow(model, config)
+        return model
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer.
+    """The tokenizer, with the tokens that the run adds.
 
     Raises:
         ModelError: there is none, or it cannot be read.
     """
-    path = checkpoint_path(config) if config.tokenizer is None else str(Path(config.tokenizer).expanduser())
+    tokenizer = _read_tokenizer(config)
+    if grows(config) and (known := extend_tokenizer(tokenizer, config).superfluous):
+        logger.warning("model.add_tokens has no effect on %s: the tokenizer has them already", ", ".join(known))
+    return tokenizer
+
+
+def new_tokens(config: ModelConfig) -> tuple[int, ...]:
+    """Ids of the tokens that the run adds to the model's vocabulary."""
+    return _growth(config).token_ids if grows(config) else ()
+
+
+def _growth(config: ModelConfig) -> Growth:
+    return extend_tokenizer(_read_tokenizer(config), config)
+
+
+def _grow(model: nn.Module, config: ModelConfig) -> None:
+    if grows(config):
+        grow_embeddings(model, _growth(config), config.pad_vocab_to_multiple_of)
+
+
+def _read_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    path = (
+        checkpoint_path(config, needs_weights=False)
+        if config.tokenizer is None
+        else str(Path(config.tokenizer).expanduser())
+    )
     if Path(path).is_dir():
         check_tokenizer(Path(path))
     elif config.tokenizer is not None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llmkit.memory import during
 from llmkit.models.head import output_head
 from llmkit.models.linear_logprobs import linear_logprobs
 from llmkit.models.packed import packed_hidden, packed_logits
@@ -51,18 +52,24 @@ def token_logprobs(
     places = predicting_positions(batch, positions)
     targets = batch.token_ids[positions]
     head = output_head(model)
+    size = f"a micro-batch of {len(batch.token_ids):,} tokens ({len(batch.sequence_ends):,} sequences)"
     if head is not None:
-        return linear_logprobs(
-            packed_hidden(model, head.backbone, batch, places),
-            head.linear.weight,
-            head.linear.bias,
-            targets,
-            scoring=replace(head.scoring, temperature=temperature),
-            entropy=entropy,
-            mean_logprobs=mean_logprobs,
-            loss_scales=loss_scales,
-        )
-    logits = packed_logits(model, batch, places).float()
+        with during("forward", f"the forward pass of {size}"):
+            hidden = packed_hidden(model, head.backbone, batch, places)
+        weight = head.linear.weight
+        with during("head", f"the loss head of {size}: {len(targets):,} trained ones by {len(weight):,} words"):
+            return linear_logprobs(
+                hidden,
+                weight,
+                head.linear.bias,
+                targets,
+                scoring=replace(head.scoring, temperature=temperature),
+                entropy=entropy,
+                mean_logprobs=mean_logprobs,
+                loss_scales=loss_scales,
+            )
+    with during("forward", f"the forward pass of {size}"):
+        logits = packed_logits(model, batch, places).float()
     if temperature != 1.0:
         logits = logits / temperature
     logprobs = -F.cross_entropy(logits, targets, reduction="none")

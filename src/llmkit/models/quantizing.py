@@ -1,6 +1,7 @@
 """Weights of 4 or 8 bits: what transformers needs to load them, and how much memory they take."""
 
 import logging
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,21 +11,26 @@ from torch import nn
 from llmkit.config.schema import ModelConfig
 from llmkit.errors import ModelError
 
-BITS = {"bnb_4bit": 4, "bnb_8bit": 8}
+BITS = {"bnb_4bit": 4, "bnb_8bit": 8, "torchao_int8": 8}
+PACKAGES = {"bnb_4bit": "bitsandbytes", "bnb_8bit": "bitsandbytes", "torchao_int8": "torchao"}
+EXTRAS = {"bitsandbytes": "quantization", "torchao": "torchao"}
 
 
 def quantization_options(config: ModelConfig) -> dict[str, Any]:
     """What loading gets besides its usual options; nothing for whole weights.
 
     Raises:
-        ModelError: bitsandbytes is not installed.
+        ModelError: the package that it needs is not installed.
     """
     if config.quantization == "none":
         return {}
-    if find_spec("bitsandbytes") is None:
+    package = PACKAGES[config.quantization]
+    if find_spec(package) is None:
         raise ModelError(
-            f"model.quantization={config.quantization} needs bitsandbytes: pip install 'llmkit[quantization]'"
+            f"model.quantization={config.quantization} needs {package}: pip install 'llmkit[{EXTRAS[package]}]'"
         )
+    if package == "torchao":
+        return {"quantization_config": _torchao_int8()}
     from transformers import BitsAndBytesConfig
 
     # It tells in every forward pass that it computes in float16.
@@ -40,6 +46,14 @@ def quantization_options(config: ModelConfig) -> dict[str, Any]:
         bnb_4bit_compute_dtype=compute,
     )
     return {"quantization_config": settings}
+
+
+def _torchao_int8() -> Any:
+    """Weights of 8 bits with a scale for each row; activations stay as they are."""
+    quantization: Any = import_module("torchao.quantization")
+    from transformers import TorchAoConfig
+
+    return TorchAoConfig(quant_type=quantization.Int8WeightOnlyConfig(version=2))
 
 
 def keep_differentiable(model: nn.Module) -> None:

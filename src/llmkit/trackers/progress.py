@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from llmkit.formatting import format_number, format_seconds
+from llmkit.formatting import format_bytes, format_number, format_seconds
 from llmkit.terminal import stderr_console
 
 Metrics = Mapping[str, float | int | str]
@@ -18,12 +18,15 @@ SHOWN = {"loss": "loss", "reward_mean": "reward", "eval_loss": "eval loss", "eva
 
 
 def describe(metrics: Metrics) -> str:
-    """The figures of a step that people watch: `loss 0.53  reward 0.41  1,234 tokens/s`."""
+    """The figures of a step that people watch: `loss 0.53  reward 0.41  1,234 tokens/s  1.2 GB`."""
     parts = [f"{label} {format_number(value)}" for name, label in SHOWN.items()
              if isinstance(value := metrics.get(name), (int, float))]  # fmt: skip
     speed = metrics.get("tokens_per_second")
     if isinstance(speed, (int, float)):
         parts.append(f"{format_number(round(speed))} tokens/s")
+    memory = metrics.get("peak_memory_bytes")
+    if isinstance(memory, (int, float)):
+        parts.append(format_bytes(memory))
     return "  ".join(parts)
 
 

@@ -25,7 +25,7 @@ SFT_EXAMPLES = """\b
 Examples:
   llmkit train sft --preset arithmetic
   llmkit train sft --model DIR --dataset files --dataset-path chats.jsonl --adapter lora
-  llmkit train sft --config run.yaml --set optim.schedule=cosine --dry-run
+  llmkit train sft --config run.yaml --optimizer muon --set optim.schedule=cosine --dry-run
   llmkit train sft --resume
 """
 DPO_EXAMPLES = """\b
@@ -54,11 +54,14 @@ def sft(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
     dataset_path: options.DatasetPath = None,
     adapter: options.Adapter = None,
+    optimizer: options.Optimizer = None,
     learning_rate: options.LearningRate = None,
     max_steps: options.MaxSteps = None,
     num_epochs: options.NumEpochs = None,
@@ -86,12 +89,15 @@ def dpo(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
     dataset_path: options.DatasetPath = None,
     adapter: options.Adapter = None,
     losses: options.Losses = None,
+    optimizer: options.Optimizer = None,
     learning_rate: options.LearningRate = None,
     max_steps: options.MaxSteps = None,
     num_epochs: options.NumEpochs = None,
@@ -119,6 +125,8 @@ def grpo(
     output_dir: options.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
+    profile: options.Profile = False,
+    profile_steps: options.ProfileSteps = None,
     as_json: options.Json = False,
     model: options.Model = None,
     dataset: options.Dataset = None,
@@ -127,6 +135,7 @@ def grpo(
     engine: options.Engine = None,
     workflow: options.Workflow = None,
     reward: options.Reward = None,
+    optimizer: options.Optimizer = None,
     learning_rate: options.LearningRate = None,
     max_steps: options.MaxSteps = None,
     num_epochs: options.NumEpochs = None,
@@ -225,7 +234,9 @@ def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]
         schema_of(command), command=command, preset=preset, files=files, options=settings, overrides=overrides
     )
     name = Path(preset).stem if preset else command.rpartition("/")[2]
-    invocation = Invocation(name, parameters["resume"], parameters["dry_run"], parameters["as_json"])
+    invocation = Invocation(
+        name, parameters["resume"], parameters["dry_run"], parameters["as_json"], options.profile_steps(parameters)
+    )
     return resolved, invocation
 
 

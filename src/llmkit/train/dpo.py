@@ -21,10 +21,12 @@ from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
+from llmkit.train.answers import Answers, open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
 from llmkit.train.costs import Stopwatch, costs
-from llmkit.train.dry_run import dry_run
+from llmkit.train.dry_run.command import dry_run
+from llmkit.train.dry_run.rehearsal import rehearse_updates
 from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
@@ -37,29 +39,32 @@ from llmkit.types import Batch, PreferencePair
 def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
-    inputs = open_inputs(run)
+    inputs = open_inputs(run, needs_weights=not invocation.dry_run)
     encoder = PairEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
     warn_of_idle_settings(run.algorithm)
     if invocation.dry_run:
-        pair = inputs.peek(encoder)
-        return dry_run(resolved, inputs, [pair.chosen, pair.rejected], rows_per_step=2 * run.batch.rows_per_step)
+        return dry_run(resolved, inputs, encoder, rehearse_updates(update, evaluate))
     loader = open_samples(inputs, encoder, run)
     held_out = inputs.read_held_out(encoder, run.eval.max_rows)
-    with Session(
-        resolved,
-        invocation,
-        inputs,
-        loader,
-        command="train/dpo",
-        with_reference=run.algorithm.needs_reference,
-    ) as session:
+    questions = read_questions(run, inputs)
+    with (
+        Session(
+            resolved,
+            invocation,
+            inputs,
+            loader,
+            command="train/dpo",
+            with_reference=run.algorithm.needs_reference,
+        ) as session,
+        open_answers(session, inputs, questions) as answers,
+    ):
         policy = session.policy
         # Policy and reference must differ by training alone.
         if disable_dropout(policy.model):
             note(DROPOUT_IS_OFF)
         warn_of_repeated_prompts(policy, run.batch)
         if held_out and session.start == 0:
-            session.log_start(evaluate(policy, held_out, run))
+            session.log_start(measure(policy, held_out, run, answers, step=0))
         for step in session.steps():
             watch = Stopwatch()
             pairs = loader.next_step()
@@ -69,7 +74,7 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
             metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)
             if held_out and session.evaluates_at(step):
                 with session.engine.evaluation_weights():
-                    metrics |= evaluate(policy, held_out, run)
+                    metrics |= measure(policy, held_out, run, answers, step)
             session.watch_loss(step, metrics["loss"], [pair.chosen.source for pair in pairs])
             session.finish_step(step, metrics)
     return close_run(session)
@@ -92,6 +97,19 @@ def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) ->
         **engine.step(),
         "num_tokens": int(num_tokens),
     }
+
+
+def measure(
+    policy: Policy, pairs: Sequence[PreferencePair], run: DPORun, answers: Answers, step: int
+) -> dict[str, float]:
+    """What is measured on held-out pairs, and on answers to their prompts.
+
+    `eval_accuracy` is that of the pairs, so the share of right answers is `eval_answer_accuracy`.
+    """
+    answered = answers.measure(step)
+    if answered:
+        answered["eval_answer_accuracy"] = answered.pop("eval_accuracy")
+    return evaluate(policy, pairs, run) | answered
 
 
 @torch.no_grad()

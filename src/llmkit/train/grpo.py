@@ -8,17 +8,19 @@ from llmkit.config.resolve import Resolved
 from llmkit.config.runs import GRPORun
 from llmkit.data.encoders import PromptEncoder
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
+from llmkit.train.answers import reward_metrics, show_held_out
 from llmkit.train.closing import close_run
-from llmkit.train.console import note, print_samples, warn
+from llmkit.train.console import note, warn
 from llmkit.train.costs import Stopwatch, costs
-from llmkit.train.dry_run import dry_run
+from llmkit.train.dry_run.command import dry_run
+from llmkit.train.dry_run.sampling import rehearse_sampling
 from llmkit.train.grpo_update import update
 from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_prompts
 from llmkit.train.prompt_queue import PromptQueue
-from llmkit.train.rollout_batch import metrics_of, prompt_samples
+from llmkit.train.rollout_batch import metrics_of
 from llmkit.train.sampler import Sampler, open_sampler
 from llmkit.train.session import Session
 from llmkit.types import Record
@@ -27,18 +29,12 @@ from llmkit.types import Record
 def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
-    inputs = open_inputs(run)
+    inputs = open_inputs(run, needs_weights=not invocation.dry_run)
     data = run.data.model_copy(update={"max_length": inputs.max_length})
     encoder = PromptEncoder(inputs.codec, data, run.sampling.max_new_tokens)
     warn_of_idle_settings(run.algorithm, run.sampling.temperature)
     if invocation.dry_run:
-        return dry_run(
-            resolved,
-            inputs,
-            prompt_samples(inputs.codec, [inputs.peek(encoder)]),
-            rows_per_step=run.batch.prompts_per_step * run.algorithm.group_size,
-            completion_tokens=run.sampling.max_new_tokens,
-        )
+        return dry_run(resolved, inputs, encoder, rehearse_sampling)
     prompts = PromptQueue(open_prompts(inputs, encoder, run))
     held_out = inputs.read_held_out(encoder, run.eval.max_rows)
     with (
@@ -89,15 +85,8 @@ async def evaluate(sampler: Sampler, records: Sequence[Record], session: Session
         rollouts = await sampler.held_out(records)
     if are_others:
         await sampler.load_weights(step)
-    session.journal.rollouts(step, rollouts, split="eval")
-    if step in (0, session.total_steps):
-        print_samples("Before training" if step == 0 else "After training", rollouts)
-    rewards = [rollout.reward or 0.0 for rollout in rollouts]
-    if step == 0 and not any(rewards):
+    show_held_out(session, step, rollouts)
+    metrics = reward_metrics(rollouts)
+    if step == 0 and not any(rollout.reward for rollout in rollouts):
         warn("no held-out answer has any reward yet; GRPO learns only from groups in which some answers are better")
-    return {
-        "eval_reward_mean": sum(rewards) / len(rewards),
-        "eval_accuracy": sum(reward == 1 for reward in rewards) / len(rewards),
-        "eval_completion_length_mean": sum(rollout.completion_length for rollout in rollouts) / len(rollouts),
-        "evaluation_seconds": watch.read(),
-    }
+    return metrics | {"evaluation_seconds": watch.read()}

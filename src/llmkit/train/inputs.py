@@ -34,6 +34,7 @@ from llmkit.data.splitting import split
 from llmkit.errors import DataError
 from llmkit.models.loading import context_length
 from llmkit.train.console import note, warn
+from llmkit.train.memory_settings import advising
 
 T = TypeVar("T")
 REPORT = "skipped_rows.jsonl"
@@ -102,6 +103,21 @@ class Inputs:
                 return items[0]
         raise DataError(f"None of the first {PEEKED_ROWS} rows can be trained on: {told(counts)}")
 
+    def sample(self, encoder: Encoder[T], count: int) -> list[T]:
+        """What the encoder makes of `count` rows from all over the training data, or of a stream's first ones.
+
+        Raises:
+            DataError: a row cannot be used, or none of them is kept.
+        """
+        rows = first_rows(self.data, count)
+        if isinstance(self.data, Sized) and len(self.data) > count:
+            rows = [read_row(self.data, number * len(self.data) // count) for number in range(count)]
+        counts = RowCounts()
+        items = self._encode(rows, self.formatter, encoder, counts)
+        if not items:
+            raise DataError(f"None of {counts.rows} rows can be trained on: {told(counts)}")
+        return items
+
     def _encode(
         self, rows: Sequence[Readable], formatter: Formatter, encoder: Encoder[T], counts: RowCounts
     ) -> list[T]:
@@ -116,8 +132,11 @@ def rows_to_measure(data: Dataset | Stream, limit: int) -> Sequence[Readable]:
     return [read_row(data, number * len(data) // limit) for number in range(limit)]
 
 
-def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
+def open_inputs(run: SFTRun | DPORun | GRPORun, *, needs_weights: bool = True) -> Inputs:
     """Open tokenizer and data, before the model: their faults show at once.
+
+    Args:
+        needs_weights: refuse a model directory without weights.
 
     Raises:
         ModelError: there is no tokenizer, or its chat template is not to be had.
@@ -133,11 +152,13 @@ def open_inputs(run: SFTRun | DPORun | GRPORun) -> Inputs:
             warn("data.validation_fraction has no effect: eval_dataset names the held-out rows")
     elif run.data.validation_fraction:
         data, held_out = split(data, run.data.validation_fraction, run.seed)
-    codec = open_codec(run.model, special_tokens_in_text=run.data.special_tokens_in_text)
+    with advising(run):
+        codec = open_codec(run.model, special_tokens_in_text=run.data.special_tokens_in_text)
     template = check_prefix_property(codec)
     if not template.holds:
         warn(str(template))
-    context = context_length(run.model)
+    with advising(run):
+        context = context_length(run.model, needs_weights=needs_weights)
     if context < run.data.max_length:
         note(f"The model's context of {context} tokens is less than data.max_length={run.data.max_length}: it counts.")
     max_length = min(run.data.max_length, context)

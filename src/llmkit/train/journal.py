@@ -83,7 +83,7 @@ class Journal:
     def rollouts(self, step: int, rollouts: Sequence[Rollout], split: Split = "train") -> None:
         """Write sampled rollouts to `rollouts/step-00010.jsonl`, or `rollouts/eval-00010.jsonl` for held-out prompts.
 
-        The report shows the first and the last held-out file side by side.
+        The report shows held-out prompts over time: the completions of several files side by side.
 
         Raises:
             TrainingError: the disk is full.

@@ -14,6 +14,7 @@ from llmkit.distributed.whole import skeleton
 from llmkit.distributed.world import World, world
 from llmkit.engines.training.random_state import seed_everything
 from llmkit.errors import ConfigError
+from llmkit.memory import during
 from llmkit.models.loading import check_vocabulary, load_model, load_on_meta
 from llmkit.models.policy import Policy, torch_device
 from llmkit.train.adapting import begin_adapter
@@ -59,18 +60,19 @@ def load_policy(
     adapter = begin_adapter(run, total_steps, draw)
     check_parallel(run, adapter, together, device)
     adapter.check(load_on_meta(run.model))
-    model = load_model(run.model)
-    check_vocabulary(model, tokenizer, run.model)
-    seed_everything(run.seed)
-    is_divided = together.dimensions.is_sharded or together.dimensions.tensor > 1
-    # A model that is to be divided goes to the device in parts, unless the adapter wants to run it whole.
-    place = torch.device("cpu") if is_divided and not adapter.facts.needs_data else device
-    policy = Policy(model.to(place), device, getattr(torch, run.device.compute_dtype))
-    policy.model = adapter.restore(model, directory) if directory else adapter.attach(model)
-    if directory is None and run.adapter.name != "full":
-        make_alike(policy.model, together, everything=adapter.facts.needs_data)
-    if with_reference and not adapter.facts.keeps_base:
-        policy.reference = load_model(run.model).to(place).requires_grad_(False)
+    with during("loading", f"loading model.path={run.model.path}"):
+        model = load_model(run.model)
+        check_vocabulary(model, tokenizer, run.model)
+        seed_everything(run.seed)
+        is_divided = together.dimensions.is_sharded or together.dimensions.tensor > 1
+        # A model that is to be divided goes to the device in parts, unless the adapter wants to run it whole.
+        place = torch.device("cpu") if is_divided and not adapter.facts.needs_data else device
+        policy = Policy(model.to(place), device, getattr(torch, run.device.compute_dtype))
+        policy.model = adapter.restore(model, directory) if directory else adapter.attach(model)
+        if directory is None and run.adapter.name != "full":
+            make_alike(policy.model, together, everything=adapter.facts.needs_data)
+        if with_reference and not adapter.facts.keeps_base:
+            policy.reference = load_model(run.model).to(place).requires_grad_(False)
     if run.device.gradient_checkpointing:
         policy.recompute_activations()
     blank = None

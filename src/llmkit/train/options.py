@@ -15,6 +15,7 @@ PATHS = {
     "dataset": "dataset.name",
     "dataset_path": "dataset.path",
     "adapter": "adapter.name",
+    "optimizer": "optim.optimizer.name",
     "learning_rate": "optim.learning_rate",
     "max_steps": "max_steps",
     "num_epochs": "num_epochs",
@@ -41,6 +42,7 @@ PATHS = {
 KINDS = {
     "dataset": "datasets",
     "adapter": "adapters",
+    "optimizer": "optimizers",
     "trackers": "trackers",
     "engine": "engines",
     "workflow": "workflows",
@@ -49,6 +51,8 @@ KINDS = {
 """Parameters that choose a plugin, and of which kind."""
 
 
+PROFILED = 3
+"""Steps that `--profile` records."""
 REPEATED = {"trackers": "--tracker", "losses": "--loss"}
 """Flags that are typed once for each value."""
 
@@ -71,6 +75,11 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
         PATHS[name]: (flag(name), list(value) if isinstance(value, list | tuple) else value)
         for name, value in given.items()
     }
+
+
+def profile_steps(parameters: Mapping[str, Any]) -> int:
+    """How many steps to profile; 0 when nobody asked."""
+    return parameters["profile_steps"] or (PROFILED if parameters["profile"] else 0)
 
 
 def weighted_loss(text: str) -> tuple[str, float]:
@@ -143,6 +152,15 @@ Resume = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check settings, plugins and data, show a sample's mask and memory, and stop.")
 ]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Profile a few steps: profile/trace.json.gz and a table of operations.")
+]
+ProfileSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--profile-steps", metavar="COUNT", min=1, help=f"Steps to profile; implies --profile. [default: {PROFILED}]"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document on standard output.")]
 
 Model = Annotated[str | None, typer.Option("--model", metavar="PATH")]
@@ -152,6 +170,7 @@ DatasetPath = Annotated[
     typer.Option("--dataset-path", metavar="PATH", help="File, directory or hub name, for data sets that take a path."),
 ]
 Adapter = Annotated[str | None, _plugin("adapter")]
+Optimizer = Annotated[str | None, _plugin("optimizer")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="NUMBER")]
 MaxSteps = Annotated[int | None, typer.Option("--max-steps", metavar="COUNT")]
 NumEpochs = Annotated[float | None, typer.Option("--num-epochs", metavar="NUMBER")]

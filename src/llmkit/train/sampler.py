@@ -1,7 +1,7 @@
 """Everything that turns prompts into scored rollouts, and how a step's groups are drawn."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -9,13 +9,12 @@ from typing import Any
 
 from llmkit import plugins
 from llmkit.config.runs import GRPORun
-from llmkit.distributed.world import world
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.models.policy import Policy
-from llmkit.rollout.groups import every_place, sample_groups, score_all
-from llmkit.train.costs import Stopwatch
+from llmkit.rollout.groups import sample_groups
 from llmkit.train.inputs import Inputs, build
 from llmkit.train.prompt_queue import PromptQueue
+from llmkit.train.shares import share_rollouts
 from llmkit.types import Record, Rollout, SamplingParams
 
 
@@ -101,22 +100,11 @@ class Sampler:
         self, records: Sequence[Record], size: int, temperature: float, name: str
     ) -> tuple[list[Rollout], dict[str, float]]:
         """Scored groups of all records, of which each process samples and scores a share, and the seconds it took."""
-        together = world()
-        places = every_place(len(records), size)
-        # Weights are there as a whole in every process, so those of the tensor dimension have shares too.
-        start, end = (len(places) * rank // together.size for rank in (together.place.rank, together.place.rank + 1))
-        watch = Stopwatch()
-        rollouts: list[Rollout] = []
-        seconds: dict[str, float] = {}
-        with together.agreeing():
-            rollouts = await self._sample(records, size, temperature, name, places[start:end])
-            seconds["generation_seconds"] = watch.read()
-            await score_all(rollouts, self.reward)
-            seconds["scoring_seconds"] = watch.read()
-        everywhere = [rollout for share in together.gather(rollouts) for rollout in share]
-        # Waiting for the slowest process is part of sampling.
-        seconds["generation_seconds"] += watch.read()
-        return everywhere, seconds
+
+        def sample(places: Sequence[tuple[int, int]]) -> Awaitable[list[Rollout]]:
+            return self._sample(records, size, temperature, name, places)
+
+        return await share_rollouts(len(records), size, sample, self.reward)
 
     async def _sample(
         self, records: Sequence[Record], size: int, temperature: float, name: str, places: Sequence[tuple[int, int]]

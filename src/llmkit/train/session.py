@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +13,8 @@ from llmkit.config.runs import DPORun, GRPORun, SFTRun
 from llmkit.distributed.world import world
 from llmkit.engines.training.random_state import get_random_state, set_random_state
 from llmkit.engines.training.torch_engine import TorchEngine
-from llmkit.errors import CheckpointError, LLMKitError, ProcessLostError, RunInterrupted
+from llmkit.errors import CheckpointError, LLMKitError, OutOfMemory, ProcessLostError, RunInterrupted
+from llmkit.memory import is_out_of_memory
 from llmkit.models.policy import Policy
 from llmkit.train import run_directory
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
@@ -24,6 +26,8 @@ from llmkit.train.interruption import Interruption
 from llmkit.train.invocation import Invocation
 from llmkit.train.journal import Journal, SilentJournal
 from llmkit.train.loading import load_policy
+from llmkit.train.memory_settings import advising
+from llmkit.train.profiling import profiling
 from llmkit.train.resuming import check_same_run
 from llmkit.train.saving import BackgroundWork, Copier, write_snapshot
 from llmkit.train.state import Mark, Position, read_state
@@ -89,6 +93,7 @@ class Session:
     def __enter__(self) -> Self:
         warn_of_idle_optim_settings(self.run.optim)
         with ExitStack() as stack:
+            stack.enter_context(advising(self.run))
             stack.callback(self._position.close)
             self.interrupted = stack.enter_context(Interruption())
             self.directory = stack.enter_context(self._open_directory())
@@ -145,10 +150,14 @@ class Session:
 
     def steps(self) -> Iterator[int]:
         """The steps to take; ends before the last one when evaluations stop improving."""
-        for step in range(self.start + 1, self.total_steps + 1):
-            yield step
-            if self.watches.evaluations.is_exhausted:
-                return
+        to_come = self.total_steps - self.start
+        with profiling(self.directory.path, self._invocation.profile_steps, to_come) as profiler:
+            for step in range(self.start + 1, self.total_steps + 1):
+                yield step
+                if profiler is not None:
+                    profiler.step()
+                if self.watches.evaluations.is_exhausted:
+                    return
 
     def watch_loss(self, step: int, loss: float, sources: Sequence[Source]) -> None:
         """Tell of a loss that jumps, and of the rows that it is of."""
@@ -291,7 +300,17 @@ class Session:
             newest = f"the checkpoint of step {self._saved_step}" if self._saved_step else "the beginning"
             note(f"{self.directory.path}: not all processes are there to save; --resume goes on from {newest}")
         elif self.engine.num_updates == finished.num_updates:
-            self.save()
+            self.engine.discard()
+            if isinstance(error, OutOfMemory):
+                clear_frames(trace)  # what the step had computed is held by them
+            try:
+                self.save()
+            except Exception as failure:
+                if not is_out_of_memory(failure):
+                    raise
+                # The error that ends the run is the one to show.
+                note(f"{self.directory.path}: step {finished.step} could not be saved: {failure}")
+                return
             note(f"{self.directory.path}: saved after step {finished.step}; mend the cause and use --resume")
         else:
             # The weights are ahead of the last finished step: a checkpoint of it would be of neither.

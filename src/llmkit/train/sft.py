@@ -18,9 +18,11 @@ from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
+from llmkit.train.answers import open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.costs import Stopwatch, costs
-from llmkit.train.dry_run import dry_run
+from llmkit.train.dry_run.command import dry_run
+from llmkit.train.dry_run.rehearsal import rehearse_updates
 from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
@@ -32,14 +34,14 @@ from llmkit.types import Batch, Sample
 def train(resolved: Resolved[SFTRun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     if invocation.dry_run:
-        inputs, encoder = open_data(resolved.run)
-        return dry_run(resolved, inputs, [inputs.peek(encoder)], rows_per_step=resolved.run.batch.rows_per_step)
+        inputs, encoder = open_data(resolved.run, needs_weights=False)
+        return dry_run(resolved, inputs, encoder, rehearse_updates(update, evaluate))
     return close_run(fit(resolved, invocation))
 
 
-def open_data(run: SFTRun) -> tuple[Inputs, SampleEncoder]:
+def open_data(run: SFTRun, *, needs_weights: bool = True) -> tuple[Inputs, SampleEncoder]:
     """Tokenizer and rows, and what makes samples of them."""
-    inputs = open_inputs(run)
+    inputs = open_inputs(run, needs_weights=needs_weights)
     return inputs, SampleEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
 
 
@@ -49,10 +51,14 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
     inputs, encoder = open_data(run)
     loader = open_samples(inputs, encoder, run)
     held_out = inputs.read_held_out(encoder, run.eval.max_rows)
-    with Session(resolved, invocation, inputs, loader, command="train/sft") as session:
+    questions = read_questions(run, inputs)
+    with (
+        Session(resolved, invocation, inputs, loader, command="train/sft") as session,
+        open_answers(session, inputs, questions) as answers,
+    ):
         policy = session.policy
         if held_out and session.start == 0:
-            session.log_start(evaluate(policy, held_out, run))
+            session.log_start(evaluate(policy, held_out, run) | answers.measure(step=0))
         for step in session.steps():
             watch = Stopwatch()
             samples = loader.next_step()
@@ -62,7 +68,7 @@ def fit(resolved: Resolved[SFTRun], invocation: Invocation) -> Session:
             metrics |= costs(metrics["num_tokens"], seconds, loader.counts, policy.device)
             if held_out and session.evaluates_at(step):
                 with session.engine.evaluation_weights():
-                    metrics |= evaluate(policy, held_out, run)
+                    metrics |= evaluate(policy, held_out, run) | answers.measure(step)
             session.watch_loss(step, metrics["loss"], [sample.source for sample in samples])
             session.finish_step(step, metrics)
     return session

@@ -9,9 +9,8 @@ from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, ConfigError, TrainingError
 from llmkit.models.policy import Policy
+from llmkit.testing.settings import optim
 from llmkit.types import Source
-
-from .settings import optim
 
 
 class Toy(nn.Module):

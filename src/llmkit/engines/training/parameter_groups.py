@@ -17,10 +17,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig, hooks: UpdateHooks |
         hooks: of the adapter; says how many times the learning rate each parameter gets.
     """
     embeddings = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
+        id(parameter) for module in model.modules() if is_embedding(module) for parameter in module.parameters()
     }
     output = {id(parameter) for parameter in output_parameters(model)}
     found: dict[tuple[Role, float], list[nn.Parameter]] = {}
@@ -32,6 +29,11 @@ def parameter_groups(model: nn.Module, config: OptimConfig, hooks: UpdateHooks |
         ParameterGroup(role, parameters, config.learning_rate, config.weight_decay if role in DECAYED else 0.0, ratio)
         for (role, ratio), parameters in sorted(found.items(), key=lambda item: (ROLES.index(item[0][0]), item[0][1]))
     ]
+
+
+def is_embedding(module: nn.Module) -> bool:
+    """Whether a module is an embedding, or an adapter's around one."""
+    return isinstance(module, nn.Embedding) or isinstance(getattr(module, "base_layer", None), nn.Embedding)
 
 
 def role_of(parameter: nn.Parameter, embeddings: set[int], output: set[int]) -> Role:

@@ -28,6 +28,7 @@ from llmkit.engines.training.schedule import learning_rate
 from llmkit.engines.training.weight_average import WeightAverage
 from llmkit.errors import ConfigError, TrainingError
 from llmkit.formatting import listed
+from llmkit.memory import during
 from llmkit.models.policy import Policy
 from llmkit.types import Source
 
@@ -117,7 +118,8 @@ class TorchEngine:
             self._refuse("loss", loss.item(), sources)
         # A step that is left out needs no gradients, but other processes may wait for this one's part.
         if self._fault is None or self._gradients.is_divided:
-            loss.backward()
+            with during("backward", f"the backward pass of a micro-batch of {len(sources):,} sequences"):
+                loss.backward()
             self._unchecked = sources
 
     def step(self) -> dict[str, float]:
@@ -134,7 +136,7 @@ class TorchEngine:
         if self._fault is None:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["learning_rate_ratio"]
-            self._optimizer.step()
+            self._update()
             if self._hooks:
                 self._hooks.after_update(self.policy.model, self.num_updates + 1)
             if self._average:
@@ -147,6 +149,17 @@ class TorchEngine:
         self._fault = self._unchecked = None
         self._num_micro_batches = 0
         return {"grad_norm": grad_norm, "learning_rate": rate}
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that the optimizer and the average keep beside the weights."""
+        kept = [value for state in self._optimizer.state_dict()["state"].values() for value in state.values()]
+        tensors = [*kept, *(self._average.values if self._average else ())]
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
+    def discard(self) -> None:
+        """Let go of the gradients of a step that will not be finished."""
+        self._clear()
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[bool]:
@@ -218,6 +231,16 @@ class TorchEngine:
             return None
         whole = self._wholes[id(part)]
         return whole if whole is not part else None
+
+    def _update(self) -> None:
+        name, count = self._config.optimizer.name, sum(parameter.numel() for parameter in self._gradients.parts)
+        try:
+            with during("optimizer", f"the step of optim.optimizer={name} on {count:,} weights"):
+                self._optimizer.step()
+        except BaseException:
+            # Some weights may have moved: they are no longer those of the last finished step.
+            self.num_updates += 1
+            raise
 
     def _check_gradients(self) -> None:
         """Look at the last micro-batch's gradients before the next one adds its own and nobody can tell them apart."""

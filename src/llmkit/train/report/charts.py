@@ -13,8 +13,10 @@ Metrics = Mapping[str, Any]
 
 CHARTS = (
     ("Reward", ("reward_mean", "eval_reward_mean")),
-    ("Accuracy", ("accuracy", "eval_accuracy")),
+    ("Accuracy", ("accuracy", "rewards_accuracy", "eval_accuracy")),
     ("Loss", ("loss", "eval_loss")),
+    ("Implicit rewards", ("rewards_chosen", "rewards_rejected")),
+    ("Margin of implicit rewards", ("rewards_margin", "eval_margin")),
     ("Completion length, tokens", ("completion_length_mean", "eval_completion_length_mean")),
     ("Truncated completions, share", ("truncated_fraction", "eval_truncated_fraction")),
     ("Entropy, nats", ("entropy",)),
@@ -24,9 +26,12 @@ CHARTS = (
     ("Learning rate", ("learning_rate",)),
     ("Gradient norm", ("grad_norm",)),
     ("Tokens per second", ("tokens_per_second",)),
+    ("Peak memory, GB", ("peak_memory_bytes",)),
     ("Staleness, steps", ("staleness_max",)),
 )
-UNCHARTED = ("step", "num_tokens", "num_trained_tokens", "peak_memory_bytes")
+UNCHARTED = ("step", "num_tokens", "num_trained_tokens")
+UNITS = {"peak_memory_bytes": 1e9}
+"""What values are divided by."""
 SMOOTH_FROM = 40
 """Curves with at least this many points get a smoothed line."""
 
@@ -55,13 +60,17 @@ class Chart:
 
 
 def charts(rows: Sequence[Metrics]) -> list[Chart]:
-    """A chart for every metric that was measured: those of `CHARTS` in their order, then any other by name."""
+    """A chart for every metric that was measured: those of `CHARTS` in their order, then any other by name.
+
+    Counts that stayed 0, of rows that were left out for example, need no chart.
+    """
     present = dict.fromkeys(name for row in rows for name in row if number(row, name) is not None)
     wanted = [(title, [name for name in names if name in present]) for title, names in CHARTS]
     placed = {name for _, names in CHARTS for name in names}
     for name in present:
         plain = name.removeprefix("eval_")
-        if name not in placed and plain not in UNCHARTED and not name.endswith("_seconds"):
+        counts_nothing = name.startswith("num_") and not any(number(row, name) for row in rows)
+        if name not in placed and plain not in UNCHARTED and not name.endswith("_seconds") and not counts_nothing:
             pair = [other for other in (plain, f"eval_{plain}") if other in present]
             wanted.append((label(plain).capitalize(), pair))
             placed.update(pair)
@@ -70,8 +79,9 @@ def charts(rows: Sequence[Metrics]) -> list[Chart]:
 
 def series(rows: Sequence[Metrics], name: str) -> Series:
     """The finite values of one metric over steps."""
-    points = tuple((float(row["step"]), value) for row in rows if (value := number(row, name)) is not None)
-    return Series(label(name), points, name.startswith("eval_"))
+    unit = UNITS.get(name, 1.0)
+    points = tuple((float(row["step"]), value / unit) for row in rows if (value := number(row, name)) is not None)
+    return Series(label(name).removesuffix(" bytes"), points, name.startswith("eval_"))
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:

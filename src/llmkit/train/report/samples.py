@@ -1,4 +1,4 @@
-"""Sample rollouts of a run, before and after, as HTML."""
+"""Sample rollouts of a run over time, side by side, as HTML."""
 
 import json
 import re
@@ -10,23 +10,29 @@ from typing import Any
 from llmkit.formatting import format_number
 
 Sample = dict[str, Any]
+Row = list[tuple[int, Sample]]
+"""A prompt's rollouts with the steps after which they were sampled."""
 NUM_SAMPLES = 6
+NUM_COLUMNS = 5
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def section(directory: Path) -> str:
-    """The first and the last held-out rollouts side by side, or those trained on; empty when there are none."""
+    """Held-out rollouts at several steps side by side, or those trained on; empty when there are none."""
     files = rollout_files(directory, "eval") or rollout_files(directory, "step")
-    if not files:
+    chosen = [(step, read_samples(path)) for step, path in spread(files, NUM_COLUMNS)]
+    rows = over_time(chosen)[:NUM_SAMPLES]
+    if not rows:
         return ""
-    (first_step, first), (last_step, last) = files[0], files[-1]
-    after = read_samples(last)
-    before = read_samples(first) if first != last else []
-    pairs = match(before, after)[:NUM_SAMPLES]
-    if not pairs:
-        return ""
-    articles = "".join(article(old, new, first_step, last_step) for old, new in pairs)
+    articles = "".join(article(row) for row in rows)
     return f"<section><h2>Sample rollouts</h2>{articles}</section>"
+
+
+def spread(files: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
+    """At most `most` files, evenly chosen, the first and the last among them."""
+    if len(files) <= most:
+        return list(files)
+    return [files[round(place * (len(files) - 1) / (most - 1))] for place in range(most)]
 
 
 def rollout_files(directory: Path, prefix: str) -> list[tuple[int, Path]]:
@@ -48,23 +54,28 @@ def read_samples(path: Path) -> list[Sample]:
     return list(samples.values())
 
 
-def match(before: Sequence[Sample], after: Sequence[Sample]) -> list[tuple[Sample | None, Sample]]:
-    """Each later sample with the earlier one of the same prompt; all alone when no prompt came twice."""
-    earlier = {sample["prompt"]: sample for sample in before}
-    pairs = [(earlier.get(sample["prompt"]), sample) for sample in after]
-    matched = [pair for pair in pairs if pair[0] is not None]
-    return matched or pairs
+def over_time(files: Sequence[tuple[int, Sequence[Sample]]]) -> list[Row]:
+    """What each prompt of the last file was answered at every step that has it; prompts that came once are left out,
+    unless none came twice."""
+    if not files:
+        return []
+    by_prompt = [(step, {sample["prompt"]: sample for sample in samples}) for step, samples in files]
+    rows = [
+        [(step, samples[prompt]) for step, samples in by_prompt if prompt in samples]
+        for prompt in (sample["prompt"] for sample in files[-1][1])
+    ]
+    return [row for row in rows if len(row) > 1] or rows
 
 
-def article(before: Sample | None, after: Sample, first_step: int, last_step: int) -> str:
-    """One prompt with its completions."""
-    answer = after.get("answer")
+def article(row: Row) -> str:
+    """One prompt with its completions, a column for each step."""
+    _, last = row[-1]
+    answer = last.get("answer")
     reference = f'<p class="muted">Reference answer: <code>{text(answer)}</code></p>' if answer is not None else ""
-    sides = [completion(f"Step {first_step}", before)] if before is not None else []
-    sides.append(completion(f"Step {last_step}", after))
+    columns = "".join(completion(f"Step {step}", sample) for step, sample in row)
     return (
-        f'<article class="card"><pre class="prompt">{text(after["prompt"])}</pre>'
-        f'<div class="grid pair">{"".join(sides)}</div>{reference}</article>'
+        f'<article class="card"><pre class="prompt">{text(last["prompt"])}</pre>'
+        f'<div class="grid over-time" tabindex="0">{columns}</div>{reference}</article>'
     )
 
 

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from llmkit.engines.inference.native.wave import Request, Wave
-from llmkit.errors import EngineError
+from llmkit.errors import EngineError, OutOfMemory
+from llmkit.memory import asked_for, is_out_of_memory
 from llmkit.models.policy import Policy
 from llmkit.types import Completion, SamplingParams
 
@@ -116,9 +117,13 @@ class NativeEngine:
                 future.set_result(request.completion())
 
     def _fail(self, error: Exception) -> None:
+        failure: Exception = EngineError(f"generation failed: {type(error).__name__}: {error}")
+        if is_out_of_memory(error):
+            what = f"the generation of {len(self._running):,} completions side by side, with their KV cache"
+            failure = OutOfMemory("generation", f"{what}{asked_for(error)}")
         for future in self._running.values():
             if not future.done():
-                future.set_exception(EngineError(f"generation failed: {type(error).__name__}: {error}"))
+                future.set_exception(failure)
         self._running.clear()
 
 

@@ -10,7 +10,7 @@ from llmkit.engines.training.optimizers.contract import Optimizer, ParameterGrou
 
 class Config(Section):
     """How moments decay and updates are bounded. Updates are scaled by the size of the weights, so that learning rates
-    are about a hundred times those of AdamW."""
+    are about a hundred times those of AdamW; at step t it is at most 1 / sqrt(t)."""
 
     beta2_decay: float = Field(-0.8, lt=0)
     """The second moments' decay rate at step t is 1 - t ** beta2_decay."""

@@ -1,0 +1,135 @@
+"""Answers to held-out questions, sampled from the model in training and scored, while it learns from something else."""
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llmkit import plugins
+from llmkit.config.runs import DPORun, SFTRun
+from llmkit.config.schema import GenerateConfig, PromptDataConfig
+from llmkit.data.encoders import PromptEncoder
+from llmkit.engines.inference.contract import EngineContext, InferenceEngine
+from llmkit.rollout.groups import sample_groups
+from llmkit.train.console import print_samples, warn
+from llmkit.train.costs import Stopwatch
+from llmkit.train.idle_settings import idle
+from llmkit.train.inputs import Inputs, build
+from llmkit.train.session import Session
+from llmkit.train.shares import share_rollouts
+from llmkit.types import Record, Rollout, SamplingParams
+
+ENGINE = "native"
+"""It shares the policy's parameters, so that there is nothing to start and nothing to copy."""
+
+
+@dataclass
+class Answers:
+    """Everything that turns held-out questions into scored answers; without questions it measures nothing."""
+
+    session: Session
+    inputs: Inputs
+    questions: Sequence[Record]
+    config: GenerateConfig
+    engine: InferenceEngine
+    loop: asyncio.Runner
+    workflow: Any
+    reward: Any
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Reward, accuracy and length of an answer to each question, with the weights that the model has now.
+
+        The random numbers are the same every time, so that evaluations compare.
+
+        Args:
+            step: that is done; 0 before training.
+
+        Raises:
+            RewardError: the reward fails; names the row.
+        """
+        if not self.questions:
+            return {}
+        watch = Stopwatch()
+        self.session.policy.model.eval()
+        rollouts = self.loop.run(self._answer(step))
+        show_held_out(self.session, step, rollouts)
+        return reward_metrics(rollouts) | {"answering_seconds": watch.read()}
+
+    async def _answer(self, step: int) -> list[Rollout]:
+        if self.session.refresh_sampling is not None:
+            self.session.refresh_sampling()
+        await self.engine.load_weights(step)
+        sampling = SamplingParams(
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            stop_token_ids=self.inputs.codec.stop_token_ids,
+        )
+
+        def sample(places: Sequence[tuple[int, int]]) -> Awaitable[list[Rollout]]:
+            return sample_groups(
+                self.questions,
+                1,
+                workflow=self.workflow,
+                engine=self.engine,
+                codec=self.inputs.codec,
+                sampling=sampling,
+                seed=f"{self.session.run.seed}:eval",
+                places=places,
+            )
+
+        rollouts, _ = await share_rollouts(len(self.questions), 1, sample, self.reward)
+        return rollouts
+
+
+def read_questions(run: SFTRun | DPORun, inputs: Inputs) -> list[Record]:
+    """The held-out rows to answer; none when the run samples no answers.
+
+    Raises:
+        DataError: a row asks nothing, or leaves no room for an answer, and the run does not leave such rows out.
+    """
+    generate = run.eval.generate
+    if generate.reward is None:
+        settings = ("max_rows", "max_new_tokens", "temperature")
+        for text in idle(generate, settings, "eval.generate.reward is unset", "eval.generate."):
+            warn(text)
+        return []
+    overlength = "error" if run.data.overlength == "error" else "drop"
+    rows = PromptDataConfig.model_validate({"max_length": inputs.max_length, "overlength": overlength})
+    encoder = PromptEncoder(inputs.codec, rows, generate.max_new_tokens, "eval.generate.max_new_tokens")
+    return inputs.read_held_out(encoder, generate.max_rows)
+
+
+@contextmanager
+def open_answers(session: Session, inputs: Inputs, questions: Sequence[Record]) -> Iterator[Answers]:
+    """Start what answers the questions; close it however the run ends."""
+    run = session.run
+    assert isinstance(run, SFTRun | DPORun)
+    generate = run.eval.generate
+    front = plugins.load("engines", ENGINE)
+    policy = session.sampling_policy if questions else session.policy
+    engine: InferenceEngine = front.build(front.Config(), EngineContext(run.model, run.device, policy))
+    reward = build("rewards", generate.reward) if generate.reward is not None else None
+    with asyncio.Runner() as loop:
+        try:
+            workflow = build("workflows", generate.workflow)
+            yield Answers(session, inputs, questions, generate, engine, loop, workflow, reward)
+        finally:
+            loop.run(engine.close())
+
+
+def reward_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What held-out rollouts have in common: mean reward, share of rewards of exactly 1, tokens of a completion."""
+    rewards = [rollout.reward or 0.0 for rollout in rollouts]
+    return {
+        "eval_reward_mean": sum(rewards) / len(rewards),
+        "eval_accuracy": sum(reward == 1 for reward in rewards) / len(rewards),
+        "eval_completion_length_mean": sum(rollout.completion_length for rollout in rollouts) / len(rollouts),
+    }
+
+
+def show_held_out(session: Session, step: int, rollouts: Sequence[Rollout]) -> None:
+    """Write held-out rollouts down; print some at the start and at the end."""
+    session.journal.rollouts(step, rollouts, split="eval")
+    if step in (0, session.total_steps):
+        print_samples("Before training" if step == 0 else "After training", rollouts)
