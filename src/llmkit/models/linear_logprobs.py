@@ -45,11 +45,14 @@ def linear_logprobs(
             gradient is then had in the forward pass, and no product is computed twice. A loss that turns out to be
             another one costs time and nothing else.
     """
-    if torch.is_autocast_enabled(hidden.device.type):
-        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    outputs = _LinearLogprobs.apply(hidden, weight, bias, targets, scoring, entropy, mean_logprobs, loss_scales)
+    # What follows the products is in the wider type, and autocast would take entropies in half the bits.
+    with torch.autocast(kind, enabled=False):
+        outputs = _LinearLogprobs.apply(hidden, weight, bias, targets, scoring, entropy, mean_logprobs, loss_scales)
     return TokenLogprobs(*outputs)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from llmkit.config.schema import DeviceConfig, ModelConfig
 from llmkit.errors import ConfigError
+from llmkit.models import norms
 from llmkit.models.loading import load_model
 from llmkit.models.logprobs import token_logprobs
 from llmkit.models.packed import supports_packing
@@ -32,6 +33,9 @@ class Policy:
     device: torch.device
     compute_dtype: torch.dtype
     reference: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        norms.prepare(self.model)
 
     @property
     def context_length(self) -> int:
@@ -71,6 +75,7 @@ class Policy:
     def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
         """[N] log-probabilities under the model that training began with."""
         if self.reference is not None:
+            norms.prepare(self.reference)
             with self.autocast():
                 return token_logprobs(self.reference, batch, temperature=temperature).logprobs
         with self.model.disable_adapter(), self.autocast():

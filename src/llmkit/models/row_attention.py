@@ -24,7 +24,8 @@ def row_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> 
     if torch.is_autocast_enabled(query.device.type):
         kind = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(kind), key.to(kind), value.to(kind)
-    return _RowAttention.apply(query, key, value, scaling)  # pyright: ignore[reportReturnType] - untyped in torch
+    with torch.autocast(query.device.type, enabled=False):
+        return _RowAttention.apply(query, key, value, scaling)  # pyright: ignore[reportReturnType] - untyped in torch
 
 
 class _RowAttention(torch.autograd.Function):
