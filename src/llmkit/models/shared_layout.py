@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 from llmkit.models.attention import LONGEST_ROW, fused_attention
+from llmkit.models.cuda_attention import can_run_flex, family_mask, flex
 from llmkit.models.row_attention import row_attention
 from llmkit.models.rows import Rows, from_rows, order_of_tokens, row_groups
 from llmkit.types import Batch
@@ -54,10 +56,10 @@ class SharedLayout:
 
     def __init__(self, batch: Batch) -> None:
         assert batch.prefixes is not None
-        self.groups = [
-            _branches(prompt, spans, batch.token_ids.device)
-            for prompt, spans in _families(batch.sequence_ends, batch.prefixes)
-        ]
+        self._device = batch.token_ids.device
+        self._families = _families(batch.sequence_ends, batch.prefixes)
+        self.groups = [_branches(prompt, spans, self._device) for prompt, spans in self._families]
+        self._masks: dict[int | None, BlockMask] = {}
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float, sliding_window: int | None
@@ -67,6 +69,8 @@ class SharedLayout:
         Args:
             query: [1, H, T, D]; key and value: [1, H_kv, T, D].
         """
+        if not dropout and can_run_flex(query):
+            return flex(query, key, value, self.mask(sliding_window), scaling)
         pieces = []
         for group in self.groups:
             if query.device.type == "cpu" and not dropout and group.fit_rows(sliding_window):
@@ -74,6 +78,12 @@ class SharedLayout:
             else:
                 pieces += attend_in_turn(group, query, key, value, scaling, dropout, sliding_window)
         return torch.cat(pieces, dim=1)
+
+    def mask(self, sliding_window: int | None) -> BlockMask:
+        """For FlexAttention; made once for all layers."""
+        if sliding_window not in self._masks:
+            self._masks[sliding_window] = family_mask(self._families, sliding_window, self._device)
+        return self._masks[sliding_window]
 
 
 def attend_in_rows(group: Branches, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
