@@ -63,9 +63,7 @@ def test_the_varlen_kernel_is_for_half_precision_on_a_gpu_alone():
 
 
 @pytest.mark.parametrize("takes_groups", [True, False])
-def test_the_varlen_kernel_is_told_of_boundaries_window_and_groups(
-    takes_groups: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_varlen_kernel_is_told_of_boundaries_window_and_groups(takes_groups: bool, monkeypatch: pytest.MonkeyPatch):
     seen: dict[str, Any] = {}
 
     def kernel(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
@@ -95,7 +93,10 @@ def test_the_gpu_computes_what_the_cpu_does(shared: bool):
     found = []
     for device in ("cpu", "cuda"):
         moved = [one.to(device, torch.bfloat16) for one in states]
-        placed = SharedLayout(to_device(batch, torch.device(device))) if shared else Layout(batch.sequence_ends, torch.device(device))
+        placed = (
+            SharedLayout(to_device(batch, torch.device(device)))
+            if shared
+            else Layout(batch.sequence_ends, torch.device(device))
+        )
         found.append(placed.attend(moved[0], moved[1], moved[2], 0.125, 0.0, None).cpu().float())
     torch.testing.assert_close(found[0], found[1], rtol=2e-2, atol=2e-2)
-

@@ -1,6 +1,5 @@
 """A prompt that is there once gives each of its completions what they would get with one of their own."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest

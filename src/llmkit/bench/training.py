@@ -13,7 +13,7 @@ import yaml
 from llmkit.bench import machine, training_material
 from llmkit.bench.data import tell_noise
 from llmkit.bench.machine import ForeignLoad
-from llmkit.bench.results import Findings, Result, document
+from llmkit.bench.results import Findings, document
 from llmkit.bench.setup import Setup
 from llmkit.bench.table import show_part
 from llmkit.bench.timing import turns
@@ -59,6 +59,7 @@ def measure(request: TrainBench) -> dict[str, Any]:
         ConfigError: there are fewer cores than threads.
         BenchError: a contender failed, or contenders that should train alike do not.
     """
+    check_device(request.device)
     cores = machine.usable_cores()
     if request.threads > len(cores):
         raise ConfigError(f"--threads {request.threads}: this process may use {len(cores)} cores")
@@ -78,6 +79,18 @@ def measure(request: TrainBench) -> dict[str, Any]:
     return document("bench train", {**limits, "foreign_load": share}, found)
 
 
+def check_device(device: str) -> None:
+    """
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--device cuda: PyTorch finds no GPU here; use --device cpu")
+
+
 def measure_case(case: Case, request: TrainBench, setup: Setup) -> Findings:
     """Let all contenders train in turn, a few steps at a time, each in a process of its own.
 
@@ -91,7 +104,9 @@ def measure_case(case: Case, request: TrainBench, setup: Setup) -> Findings:
         workers = {OURS: stack.enter_context(_ours(case, model, rows, answers, request, setup))}
         for name, trl in case.trl.items() if setup.trl_python else ():
             settings = _trl_settings(case, trl, model, rows, answers, request)
-            workers[name] = stack.enter_context(setup.peer(f"{case.name} {name}", "trl_training", settings, setup.trl_python))
+            workers[name] = stack.enter_context(
+                setup.peer(f"{case.name} {name}", "trl_training", settings, setup.trl_python)
+            )
         runs = {name: Runs() for name in workers}
         for name, worker in workers.items():
             runs[name].take(worker.ask("steps", count=request.warmup_steps), counts=False)
@@ -127,9 +142,7 @@ def _rows(case: Case, directory: Path) -> tuple[str, list[list[int]]]:
     return rows, training_material.answers(case.rows_per_step, case.answer) if case.scripted else []
 
 
-def _ours(
-    case: Case, model: Path, rows: str, answers: list[list[int]], request: TrainBench, setup: Setup
-) -> Worker:
+def _ours(case: Case, model: Path, rows: str, answers: list[list[int]], request: TrainBench, setup: Setup) -> Worker:
     """Start `llmkit train`."""
     config = setup.directory / f"{case.name}.yaml"
     config.write_text(yaml.safe_dump(_nested(_our_settings(case, model, rows, answers, request))), encoding="utf-8")
@@ -137,9 +150,7 @@ def _ours(
     return setup.ours(f"{case.name} {OURS}", "training", settings)
 
 
-def _our_settings(
-    case: Case, model: Path, rows: str, answers: list[list[int]], request: TrainBench
-) -> dict[str, Any]:
+def _our_settings(case: Case, model: Path, rows: str, answers: list[list[int]], request: TrainBench) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "model.path": str(model),
         "dataset.name": "files",

@@ -96,9 +96,7 @@ CASES = {
         Case("dpo-5m", "dpo", SMALL, 100, 60, 8, BF16, _padded(4)),
         Case("dpo-60m", "dpo", MIDDLE, 100, 60, 4, BF16, _padded(4)),
         Case("grpo", "grpo", SMALL, 64, 64, 64, BF16, _paged(16), group_size=8, tolerance=None),
-        Case(
-            "grpo-update", "grpo", SMALL, 256, 128, 32, BF16, _padded(8), group_size=8, scripted=True, tolerance=None
-        ),
+        Case("grpo-update", "grpo", SMALL, 256, 128, 32, BF16, _padded(8), group_size=8, scripted=True, tolerance=None),
     )
 }
 """Every case by its name."""

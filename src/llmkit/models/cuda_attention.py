@@ -60,9 +60,7 @@ def flex(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: fl
         query: [1, H, T, D]; key and value: [1, H_kv, T, D].
     """
     run: Any = _compiled_flex() if query.is_cuda else flex_attention
-    found = run(
-        query, key, value, block_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
+    found = run(query, key, value, block_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     return found.transpose(1, 2)
 
 

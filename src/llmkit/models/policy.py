@@ -1,6 +1,7 @@
 """The model in training, or one that only samples, on its device and in its compute type."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,9 @@ from llmkit.errors import ConfigError
 from llmkit.models import norms
 from llmkit.models.loading import load_model
 from llmkit.models.logprobs import token_logprobs
+from llmkit.models.offloading import offload_activations
 from llmkit.models.packed import supports_packing
+from llmkit.models.precomputed import PrecomputedLogprobs
 from llmkit.models.scoring import TokenLogprobs
 from llmkit.types import Batch
 
@@ -27,12 +30,16 @@ class Policy:
         compute_dtype: float32, or bfloat16 for matrix products under autocast.
         reference: frozen copy of the model that training began with; None for an adapter, whose base model is the
             reference, and for runs that need none.
+        precomputed: what the reference says, where that was computed before training.
+        offloads_activations: keep what the backward pass needs in the memory of the host.
     """
 
     model: Any
     device: torch.device
     compute_dtype: torch.dtype
     reference: nn.Module | None = None
+    precomputed: PrecomputedLogprobs | None = None
+    offloads_activations: bool = False
 
     def __post_init__(self) -> None:
         norms.prepare(self.model)
@@ -47,9 +54,13 @@ class Policy:
         """Whether sequences that begin alike can be computed with their beginning there once."""
         return supports_packing(self.model)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Run matrix products in the compute type."""
-        return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run matrix products in the compute type, and keep activations where they are to be kept."""
+        offloading = offload_activations() if self.offloads_activations else nullcontext()
+        with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
+            with offloading:
+                yield
 
     def logprobs(
         self,
@@ -74,6 +85,8 @@ class Policy:
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
         """[N] log-probabilities under the model that training began with."""
+        if self.precomputed is not None:
+            return self.precomputed.logprobs(batch)
         if self.reference is not None:
             norms.prepare(self.reference)
             with self.autocast():

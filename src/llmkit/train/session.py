@@ -21,7 +21,7 @@ from llmkit.train.adapting import begin_adapter
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
 from llmkit.train.console import note, warn
 from llmkit.train.first_rows import Drawn, first_batches
-from llmkit.train.idle_settings import warn_of_idle_optim_settings
+from llmkit.train.idle_settings import can_offload, warn_of_idle_optim_settings
 from llmkit.train.inputs import REPORT, Inputs
 from llmkit.train.interruption import Interruption
 from llmkit.train.invocation import Invocation
@@ -262,6 +262,8 @@ class Session:
             base.reference = load_model(run.model).to(device).requires_grad_(False)
         if run.device.gradient_checkpointing:
             base.recompute_activations()
+        if run.device.offload_activations:
+            base.offloads_activations = can_offload(device)
         self.policy = base
         updates = getattr(run.algorithm, "updates_per_step", 1)
         self._adapter = adapter
