@@ -160,9 +160,9 @@ def train(
     """Measure training steps of SFT, DPO and GRPO: tokens per second, memory, and whether losses are the same.
 
     Models have random weights and the shape of Qwen3; rows are made up, and the same for everyone. `llmkit train` and
-    TRL's own trainers run in processes of their own, a few steps in turn. TRL runs in several ways, of which the fastest
-    is compared with: with autocast, with weights in bfloat16, padded or not. Speeds are compared only where losses are
-    the same but for rounding.
+    TRL's own trainers run in processes of their own, a few steps in turn. TRL runs in several ways (autocast, weights
+    in bfloat16, padded or not), and each figure is compared with the best of theirs. Speeds are compared only where
+    losses are the same but for rounding.
     """
     from llmkit.bench.training import TrainBench, measure
 

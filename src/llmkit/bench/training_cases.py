@@ -38,7 +38,7 @@ class Case:
         prompt, answer: tokens of each, on average.
         rows_per_step: rows, pairs or completions per optimizer step.
         ours: settings of the run beside those that all have.
-        trl: the ways to set TRL up; the fastest one counts.
+        trl: the ways to set TRL up; the best one counts.
         group_size: completions to a prompt.
         scripted: whether completions are given instead of sampled.
         tolerance: greatest relative difference of a step's losses that is taken for the same training; None where the

@@ -11,7 +11,7 @@ from llmkit.bench.material import CHATML, SPECIAL_TOKENS, write_rows
 from llmkit.bench.worker import PLUGINS
 
 WORDS = 4000
-"""Words that rows are made of: each is one token, so that lengths are known. Larger vocabularies have tokens that no row
+"""Words that rows are made of: each is one token, so that lengths are known. A larger vocabulary has tokens that no row
 uses."""
 ROLES = ("system", "user", "assistant")
 ROWS = 2048

@@ -83,7 +83,8 @@ def _to_autocast(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
 
 
 def _epsilon(module: Any) -> float:
-    return getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    """0 where there is none."""
+    return getattr(module, "variance_epsilon", None) or getattr(module, "eps", None) or 0.0
 
 
 @torch.no_grad()

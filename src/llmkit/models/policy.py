@@ -58,9 +58,9 @@ class Policy:
     def autocast(self) -> Iterator[None]:
         """Run matrix products in the compute type, and keep activations where they are to be kept."""
         offloading = offload_activations() if self.offloads_activations else nullcontext()
-        with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
-            with offloading:
-                yield
+        enabled = self.compute_dtype != torch.float32
+        with torch.autocast(self.device.type, self.compute_dtype, enabled=enabled), offloading:
+            yield
 
     def logprobs(
         self,

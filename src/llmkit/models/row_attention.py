@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+softmax_backward = torch.ops.aten._softmax_backward_data.default
 BLOCK = 128
 """Queries that are taken together: keys behind the last one of them are not looked at."""
 
@@ -63,7 +64,7 @@ class _RowAttention(torch.autograd.Function):
             by_block, block = _taken(upstream, start, end), _taken(stacked, start, end)
             by_values[:, :seen] += torch.bmm(probabilities.transpose(1, 2), by_block)
             by_scores = torch.bmm(by_block, values[:, :seen].transpose(1, 2))
-            by_scores = torch._softmax_backward_data(by_scores, probabilities, -1, by_scores.dtype).mul_(ctx.scaling)
+            by_scores = softmax_backward(by_scores, probabilities, -1, by_scores.dtype).mul_(ctx.scaling)
             by_queries[:, :, start:end] = torch.bmm(by_scores, keys[:, :seen]).view(by_queries[:, :, start:end].shape)
             by_keys[:, :seen] += torch.bmm(by_scores.transpose(1, 2), block)
         return by_query, by_keys.view(key.shape), by_values.view(value.shape), None
