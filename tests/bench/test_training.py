@@ -59,7 +59,7 @@ def test_generating_and_training_are_told_apart():
 
 def test_those_that_do_not_train_alike_are_not_compared():
     ours, theirs = runs(steps(1.0, 5.0), steps(1.0, 4.0)), runs(steps(1.0, 5.0), steps(1.0, 4.4))
-    with pytest.raises(BenchError, match="losses of llmkit and trl differ by 0[.]091 in the first 2 steps"):
+    with pytest.raises(BenchError, match=r"losses of llmkit and trl differ by 0\.091 in the first 2 steps"):
         findings(CASE, {"llmkit": ours, "trl": theirs}, {}, None)
 
 

@@ -104,11 +104,12 @@ class _LinearLogprobs(torch.autograd.Function):
             if entropies is not None:
                 entropies[rows] = normalizers - torch.linalg.vecdot(probabilities, scores)
             if ctx.unit is not None:
-                slope = probabilities.neg_().scatter_add_(1, aims, torch.ones_like(aims, dtype=head.kind))
+                # The slope of minus the log-probability: its sign is cheaper to change where there is less of it.
+                slope = probabilities.scatter_add_(1, aims, torch.full_like(aims, -1, dtype=head.kind))
                 slope = head.narrow(scoring.to_products(slope, scores), products)
-                torch.mm(slope, head.weight, out=ctx.unit[rows])
+                torch.mm(slope, head.weight, out=ctx.unit[rows]).neg_()
                 if ctx.sums is not None and loss_scales is not None:
-                    ctx.sums.add(slope, hidden[rows], loss_scales[rows])
+                    ctx.sums.add(slope, hidden[rows], -loss_scales[rows])
         ctx.save_for_backward(hidden, weight, bias, targets, entropies)
         if entropies is not None and entropy == "value":
             ctx.mark_non_differentiable(entropies)
@@ -193,8 +194,7 @@ class _Head:
         probabilities = self._probabilities[: len(scores)]
         torch.softmax(scores, -1, out=probabilities)
         # The greatest probability is at least 1 / V, so that its logarithm is exact to rounding.
-        greatest, where = probabilities.max(dim=-1)
-        return probabilities, scores.gather(1, where[:, None])[:, 0] - greatest.log()
+        return probabilities, scores.amax(dim=-1) - probabilities.amax(dim=-1).log()
 
     def narrow(self, gradient: Tensor, products: Tensor) -> Tensor:
         """The gradient in the type of the products, whose memory it takes."""
