@@ -13,6 +13,8 @@ CHUNK_BYTES = 64 << 20
 """Memory that the float32 logits of one chunk of rows may take."""
 KEPT_BYTES = 256 << 20
 """Memory that logits may take until the backward pass, which computes the rest of them again."""
+SLAB = 4096
+"""Rows of the head whose gradient is added up at a time: what is to be widened then stays in a CPU's cache."""
 NO_GRADIENTS = (None,) * 5
 """Of the arguments after hidden states, weight and bias."""
 
@@ -250,7 +252,8 @@ class _Sums:
             if self.weight.dtype == gradient.dtype:
                 self.weight.addmm_(gradient.T, inner)
             else:
-                self.weight += gradient.T @ inner
+                for start in range(0, len(self.weight), SLAB):
+                    self.weight[start : start + SLAB] += gradient[:, start : start + SLAB].T @ inner
         if self.bias is not None:
             ones = (
                 torch.ones(len(gradient), dtype=self.bias.dtype, device=gradient.device) if scales is None else scales
@@ -260,9 +263,14 @@ class _Sums:
     def times(self, factor: float, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The gradients in the types of their parameters, multiplied."""
         return (
-            None if self.weight is None else self.weight.mul_(factor).to(weight.dtype),
+            None if self.weight is None else _scaled(self.weight, factor).to(weight.dtype),
             None if self.bias is None or bias is None else self.bias.mul_(factor).to(bias.dtype),
         )
+
+
+def _scaled(sums: Tensor, factor: float) -> Tensor:
+    """The sums times a factor, which most losses leave at 1."""
+    return sums if factor == 1.0 else sums.mul_(factor)
 
 
 def _multiple(gradient: Tensor, scales: Tensor | None) -> float | None:
