@@ -1,6 +1,5 @@
 """A prompt that is there once gives each of its completions what they would get with one of their own."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,9 +81,13 @@ def test_both_ways_of_attention_agree_with_the_definition(attend: str):
     query = torch.randn(1, 4, tokens, 8, dtype=torch.float64)
     key, value = torch.randn(2, 1, 2, tokens, 8, dtype=torch.float64)
     layout = SharedLayout(batch)
-    run: Callable[..., list[torch.Tensor]] = attend_in_rows if attend == "rows" else attend_in_turn
-    rest = () if attend == "rows" else (0.0, None)
-    found = torch.cat([piece for one in layout.groups for piece in run(one, query, key, value, 0.3, *rest)], dim=1)
+    pieces: list[torch.Tensor] = []
+    for one in layout.groups:
+        if attend == "rows":
+            pieces.append(attend_in_rows(one, query, key, value, 0.3))
+        else:
+            pieces += attend_in_turn(one, query, key, value, 0.3, 0.0, None)
+    found = torch.cat(pieces, dim=1)
     expected = dense_attention(query, key, value, allowed(groups), 0.3)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 

@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,12 @@ Examples:
   llmkit bench data chats.jsonl --model DIR --only tokenize
   llmkit bench data --compare trl --python trl-env/bin/python --plot data.png
 """
+TRAIN_EXAMPLES = """\b
+Examples:
+  llmkit bench train --only sft-5m
+  llmkit bench train --compare trl --python trl-env/bin/python
+  llmkit bench train --compare trl --python trl-env/bin/python --only sft-same-losses --warmup-steps 50
+"""
 
 
 class Part(StrEnum):
@@ -26,6 +32,27 @@ class Part(StrEnum):
     PACKING = "packing"
     START = "start"
     STREAMING = "streaming"
+
+
+class Training(StrEnum):
+    """Training that can be measured by itself."""
+
+    SFT_SAME_LOSSES = "sft-same-losses"
+    SFT_5M = "sft-5m"
+    SFT_5M_FP32 = "sft-5m-fp32"
+    SFT_60M = "sft-60m"
+    SFT_152K = "sft-152k"
+    DPO_5M = "dpo-5m"
+    DPO_60M = "dpo-60m"
+    GRPO = "grpo"
+    GRPO_UPDATE = "grpo-update"
+
+
+class Device(StrEnum):
+    """Where contenders train."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 class Peer(StrEnum):
@@ -102,7 +129,57 @@ def data(
         threads=threads,
         accents=accents,
     )
-    document = measure(request)
+    _deliver(measure(request), output, plot, as_json=as_json)
+
+
+@app.command(epilog=TRAIN_EXAMPLES)
+def train(
+    only: Annotated[
+        list[Training] | None,
+        typer.Option(metavar="CASE", help=f"Measure only this: {', '.join(Training)}. May be repeated."),
+    ] = None,
+    compare: Annotated[
+        list[Peer] | None, typer.Option(metavar="PEER", help="Train with trl too, from the environment of --python.")
+    ] = None,
+    python: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Python of an environment with what is compared with.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Turns of each contender that count.")] = 4,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Optimizer steps in a turn.")] = 3,
+    warmup_steps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Steps before the first turn, compared by their losses alone.")
+    ] = 2,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Cores and threads that each contender has.")] = 1,
+    device: Annotated[
+        Device, typer.Option(metavar="DEVICE", help=f"Where to train: {', '.join(Device)}.")
+    ] = Device.CPU,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON document to a file.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figures to a PNG file.")] = None,
+) -> None:
+    """Measure training steps of SFT, DPO and GRPO: tokens per second, memory, and whether losses are the same.
+
+    Models have random weights and the shape of Qwen3; rows are made up, and the same for everyone. `llmkit train` and
+    TRL's own trainers run in processes of their own, a few steps in turn. TRL runs in several ways (autocast, weights
+    in bfloat16, padded or not), and each figure is compared with the best of theirs. Speeds are compared only where
+    losses are the same but for rounding.
+    """
+    from llmkit.bench.training import TrainBench, measure
+
+    request = TrainBench(
+        cases=tuple(case.value for case in only or Training),
+        trl_python=_trl_python(compare or [], python),
+        repeats=repeats,
+        steps=steps,
+        warmup_steps=warmup_steps,
+        threads=threads,
+        device=device.value,
+    )
+    _deliver(measure(request), output, plot, as_json=as_json)
+
+
+def _deliver(document: dict[str, Any], output: Path | None, plot: Path | None, *, as_json: bool) -> None:
+    """Write, draw and print what was found, as asked for."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
     if output is not None:
         from llmkit.disk import write_text

@@ -74,7 +74,7 @@ def measure(request: DataBench) -> dict[str, Any]:
                 f"{name}: {error.strerror or error}; set TMPDIR to a directory with more room, or measure less"
             ) from error
     share = load.share()
-    _tell_noise(share)
+    tell_noise(share)
     return document("bench data", {**limits, "foreign_load": share}, findings)
 
 
@@ -108,7 +108,8 @@ def _measure_part(part: str, run: Callable[[], Findings]) -> Findings:
     return found
 
 
-def _tell_noise(share: float | None) -> None:
+def tell_noise(share: float | None) -> None:
+    """Say how much of the machine others used."""
     console = stderr_console()
     if share is None:
         console.print("This system does not tell what other processes do, so nobody knows how noisy the run was.")

@@ -1,4 +1,4 @@
-"""The figures of `llmkit bench data` as one picture."""
+"""The figures of a benchmark as one picture."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = {part: rows for part in PANELS if (rows := _rows_of(document["results"], part))}
-    figure = Figure(figsize=(8, 2.6 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(8, sum(_height(rows) for rows in panels.values())), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (part, rows) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
         title, fill = PANELS[part]
@@ -43,6 +43,11 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _height(rows: Rows) -> float:
+    """Inches of a panel: many bars need more."""
+    return max(2.6, 0.8 + 0.25 * len(rows))
 
 
 def _rows_of(results: Rows, part: str) -> list[dict[str, Any]]:
@@ -60,6 +65,12 @@ def _packing(axes: "Axes", rows: Rows) -> None:
     axes.set_xscale("log")
     axes.set_xlim(left=min(row["seconds"] for row in rows) / 3)
     axes.set_xlabel("seconds")
+
+
+def _train(axes: "Axes", rows: Rows) -> None:
+    named = [{**row, "name": f"{row['name']} {row['settings']['case']}"} for row in rows]
+    _bars(axes, sorted(named, key=lambda row: row["settings"]["case"]), "tokens_per_second")
+    axes.set_xlabel("tokens per second")
 
 
 def _start(axes: "Axes", rows: Rows) -> None:
@@ -93,6 +104,7 @@ PANELS: dict[str, tuple[str, Callable[["Axes", Rows], None]]] = {
     "tokenize": ("Rows to tokens with masks", _tokenize),
     "packing": ("Lengths into bins", _packing),
     "start": ("Start on cached tokens", _start),
+    "train": ("Training steps", _train),
     "streaming": ("Memory while streaming", _streaming),
 }
 """For each part, the title of its panel and what fills it."""

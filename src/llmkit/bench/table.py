@@ -29,6 +29,16 @@ COLUMNS: dict[str, dict[str, tuple[str, Format]]] = {
         "batch": ("first_batch_seconds", format_time),
         "without cache": ("first_start_seconds", format_time),
     },
+    "train": {
+        "tokens/s": ("tokens_per_second", format_number),
+        "by CPU time": ("tokens_per_cpu_second", format_number),
+        "±": ("spread", "{:.0%}".format),
+        "step": ("seconds", format_time),
+        "generating": ("generation_seconds", format_time),
+        "training": ("training_seconds", format_time),
+        "peak": ("peak_memory_bytes", format_bytes),
+        "losses differ": ("loss_difference", "{:.1e}".format),
+    },
     "streaming": {
         "rows/s": ("rows_per_second", format_number),
         "peak": ("peak_memory_bytes", format_bytes),
@@ -67,7 +77,7 @@ def compare_lines(ratios: Ratios) -> list[str]:
 
 
 def _cells(part: str, result: Result) -> list[str]:
-    values = [(result.metrics[metric], show) for metric, show in COLUMNS[part].values()]
+    values = [(result.metrics.get(metric), show) for metric, show in COLUMNS[part].values()]
     return ["unknown" if value is None else show(value) for value, show in values]
 
 

@@ -11,6 +11,8 @@ from typing import Any, Self
 from llmkit.errors import BenchError
 
 LOG_LINES = 5
+PLUGINS = "plugins"
+"""Folder in the benchmark's directory that its workers find Python packages in."""
 # Where llmkit is not installed, its folder `peers` is imported as a package of its own; what lies beside it is not.
 RUN_PEER = "import sys; sys.path.insert(0, {folder!r}); from peers import {script}; del sys.path[0]; {script}.main()"
 
@@ -63,15 +65,15 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def ask(self, task: str) -> dict[str, Any]:
-        """Have it do a task.
+    def ask(self, task: str, **options: Any) -> dict[str, Any]:
+        """Have it do a task, with what the task takes.
 
         Raises:
             BenchError: the task failed; says why.
         """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"do": task}) + "\n")
+            self._process.stdin.write(json.dumps({"do": task, **options}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:  # it has ended, and its log says why
             raise self._ended() from None
@@ -119,6 +121,7 @@ def _environment(threads: int, directory: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",  # what is needed was fetched before
         "HF_DATASETS_CACHE": str(directory / "datasets"),
         "LLMKIT_CACHE": str(directory / "llmkit"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(directory / PLUGINS), os.environ.get("PYTHONPATH")])),
         "TMPDIR": str(directory),  # a worker is killed at its end and takes nothing away itself
         "PYTHONWARNINGS": "ignore",
         "PYTHONSAFEPATH": "1",  # files of the working directory are no modules

@@ -60,6 +60,9 @@ class DPOConfig(Section):
     """Probability that a preference label is wrong: for `sigmoid` (conservative DPO), `robust` and `exo`."""
     reference_free: bool = False
     """Compare with a model that finds every answer equally likely; no reference model is loaded."""
+    precompute_reference: bool = False
+    """Ask the reference model about every pair before training, and free its memory; the answers are kept in the cache
+    for the next run with the same model and data."""
     discopop_temperature: float = Field(0.05, gt=0)
     """Margin, in rewards, at which `discopop` changes from one of its two forms to the other."""
 

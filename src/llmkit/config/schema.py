@@ -52,11 +52,14 @@ class DeviceConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto` takes a GPU when there is one."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` runs matrix products in half the bits (autocast) and keeps weights, loss and optimizer as they are."""
+    """`bfloat16` runs matrix products, and what goes from layer to layer, in half the bits (autocast); weights, loss
+    and optimizer stay as they are."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; unset takes the cores that other processes leave free when the run starts."""
     gradient_checkpointing: Annotated[bool, Nonsemantic] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    offload_activations: bool = False
+    """Keep what the backward pass needs in the memory of the host: less memory of the GPU, and time to copy it."""
 
 
 class RowsConfig(Section):

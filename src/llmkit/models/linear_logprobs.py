@@ -13,6 +13,8 @@ CHUNK_BYTES = 64 << 20
 """Memory that the float32 logits of one chunk of rows may take."""
 KEPT_BYTES = 256 << 20
 """Memory that logits may take until the backward pass, which computes the rest of them again."""
+SLAB = 4096
+"""Rows of the head whose gradient is added up at a time: what is to be widened then stays in a CPU's cache."""
 NO_GRADIENTS = (None,) * 5
 """Of the arguments after hidden states, weight and bias."""
 
@@ -45,11 +47,14 @@ def linear_logprobs(
             gradient is then had in the forward pass, and no product is computed twice. A loss that turns out to be
             another one costs time and nothing else.
     """
-    if torch.is_autocast_enabled(hidden.device.type):
-        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    outputs = _LinearLogprobs.apply(hidden, weight, bias, targets, scoring, entropy, mean_logprobs, loss_scales)
+    # What follows the products is in the wider type, and autocast would take entropies in half the bits.
+    with torch.autocast(kind, enabled=False):
+        outputs = _LinearLogprobs.apply(hidden, weight, bias, targets, scoring, entropy, mean_logprobs, loss_scales)
     return TokenLogprobs(*outputs)
 
 
@@ -101,11 +106,12 @@ class _LinearLogprobs(torch.autograd.Function):
             if entropies is not None:
                 entropies[rows] = normalizers - torch.linalg.vecdot(probabilities, scores)
             if ctx.unit is not None:
-                slope = probabilities.neg_().scatter_add_(1, aims, torch.ones_like(aims, dtype=head.kind))
+                # The slope of minus the log-probability: its sign is cheaper to change where there is less of it.
+                slope = probabilities.scatter_add_(1, aims, torch.full_like(aims, -1, dtype=head.kind))
                 slope = head.narrow(scoring.to_products(slope, scores), products)
-                torch.mm(slope, head.weight, out=ctx.unit[rows])
+                torch.mm(slope, head.weight, out=ctx.unit[rows]).neg_()
                 if ctx.sums is not None and loss_scales is not None:
-                    ctx.sums.add(slope, hidden[rows], loss_scales[rows])
+                    ctx.sums.add(slope, hidden[rows], -loss_scales[rows])
         ctx.save_for_backward(hidden, weight, bias, targets, entropies)
         if entropies is not None and entropy == "value":
             ctx.mark_non_differentiable(entropies)
@@ -190,8 +196,7 @@ class _Head:
         probabilities = self._probabilities[: len(scores)]
         torch.softmax(scores, -1, out=probabilities)
         # The greatest probability is at least 1 / V, so that its logarithm is exact to rounding.
-        greatest, where = probabilities.max(dim=-1)
-        return probabilities, scores.gather(1, where[:, None])[:, 0] - greatest.log()
+        return probabilities, scores.amax(dim=-1) - probabilities.amax(dim=-1).log()
 
     def narrow(self, gradient: Tensor, products: Tensor) -> Tensor:
         """The gradient in the type of the products, whose memory it takes."""
@@ -247,7 +252,8 @@ class _Sums:
             if self.weight.dtype == gradient.dtype:
                 self.weight.addmm_(gradient.T, inner)
             else:
-                self.weight += gradient.T @ inner
+                for start in range(0, len(self.weight), SLAB):
+                    self.weight[start : start + SLAB] += gradient[:, start : start + SLAB].T @ inner
         if self.bias is not None:
             ones = (
                 torch.ones(len(gradient), dtype=self.bias.dtype, device=gradient.device) if scales is None else scales
@@ -257,9 +263,14 @@ class _Sums:
     def times(self, factor: float, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The gradients in the types of their parameters, multiplied."""
         return (
-            None if self.weight is None else self.weight.mul_(factor).to(weight.dtype),
+            None if self.weight is None else _scaled(self.weight, factor).to(weight.dtype),
             None if self.bias is None or bias is None else self.bias.mul_(factor).to(bias.dtype),
         )
+
+
+def _scaled(sums: Tensor, factor: float) -> Tensor:
+    """The sums times a factor, which most losses leave at 1."""
+    return sums if factor == 1.0 else sums.mul_(factor)
 
 
 def _multiple(gradient: Tensor, scales: Tensor | None) -> float | None:

@@ -1,6 +1,6 @@
 """One forward pass over many sequences laid end to end, without padding and without a dense mask."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,7 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from llmkit.models.attention import LONGEST_ROW, fused_attention, row_attention
+from llmkit.models.layout import Layout
 from llmkit.models.shared_layout import SharedLayout
 from llmkit.types import Batch
 
@@ -119,39 +119,6 @@ def _carries_state(model: nn.Module) -> bool:
     return _carrying[model]
 
 
-class Layout:
-    """Where sequences lie in a packed batch, and how to lift them into rows and back.
-
-    Short sequences are lifted into right-padded rows inside the attention alone: a causal row never looks at the
-    padding behind it, so no mask is built, and one batched product replaces a loop over sequences.
-    """
-
-    def __init__(self, sequence_ends: Sequence[int], device: torch.device) -> None:
-        ends = torch.tensor(sequence_ends)
-        self.ends = list(sequence_ends)
-        self.starts = [0, *self.ends[:-1]]
-        lengths = ends - torch.tensor(self.starts)
-        self.longest = int(lengths.max())
-        columns = torch.arange(self.longest)
-        inside = columns < lengths[:, None]
-        self.num_rows = len(self.ends)
-        rows = torch.tensor(self.starts)[:, None] + columns
-        self.lift = rows.clamp(max=self.ends[-1] - 1).flatten().to(device)
-        self.lower = inside.flatten().nonzero().flatten().to(device)
-        self.causal = torch.ones(self.longest, self.longest, dtype=torch.bool, device=device).tril()
-
-    def to_rows(self, packed: Tensor) -> Tensor:
-        """[1, H, T, D] to [B, H, longest, D]."""
-        heads, _, width = packed.shape[1:]
-        rows = packed[0].transpose(0, 1).index_select(0, self.lift)
-        return rows.view(self.num_rows, self.longest, heads, width).transpose(1, 2)
-
-    def to_packed(self, rows: Tensor) -> Tensor:
-        """[B, H, longest, D] to [1, T, H, D]."""
-        heads, width = rows.shape[1], rows.shape[3]
-        return rows.transpose(1, 2).reshape(-1, heads, width).index_select(0, self.lower)[None]
-
-
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -176,32 +143,7 @@ def packed_attention(
             sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if isinstance(layout, SharedLayout):
-        return layout.attend(query, key, value, scale, dropout, sliding_window), None
-    short = layout.longest <= LONGEST_ROW and not (sliding_window and layout.longest > sliding_window)
-    if short and not dropout and query.device.type == "cpu":
-        rows = row_attention(layout.to_rows(query), layout.to_rows(key), layout.to_rows(value), layout.causal, scale)
-        return layout.to_packed(rows), None
-    return _looped_attention(query, key, value, layout, scale, dropout, sliding_window), None
-
-
-def _looped_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    layout: Layout,
-    scaling: float,
-    dropout: float,
-    sliding_window: int | None,
-) -> Tensor:
-    """Fused attention, one sequence after another."""
-    pieces = [
-        fused_attention(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scaling, dropout, sliding_window
-        )
-        for start, end in zip(layout.starts, layout.ends, strict=True)
-    ]
-    return torch.cat(pieces, dim=2).transpose(1, 2)
+    return layout.attend(query, key, value, scale, dropout, sliding_window), None
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -1,7 +1,7 @@
 """The model in training, or one that only samples, on its device and in its compute type."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -14,10 +14,13 @@ from llmkit.distributed.place import find_place
 from llmkit.distributed.sharding import Passes, divide
 from llmkit.distributed.world import World
 from llmkit.errors import ConfigError
+from llmkit.models import norms
 from llmkit.models.head import base_of, output_head
 from llmkit.models.loading import load_model
 from llmkit.models.logprobs import token_logprobs
+from llmkit.models.offloading import offload_activations
 from llmkit.models.packed import supports_packing
+from llmkit.models.precomputed import PrecomputedLogprobs
 from llmkit.models.scoring import TokenLogprobs
 from llmkit.types import Batch
 
@@ -37,6 +40,8 @@ class Policy:
         passes: runs the model where FSDP2 divides it; None where it runs by itself.
         reference_passes: the same for the reference.
         summed: parameters whose gradients are to be added up over the tensor dimension.
+        precomputed: what the reference says, where that was computed before training.
+        offloads_activations: keep what the backward pass needs in the memory of the host.
     """
 
     model: Any
@@ -46,6 +51,11 @@ class Policy:
     passes: Passes | None = None
     reference_passes: Passes | None = None
     summed: list[nn.Parameter] = field(default_factory=list)
+    precomputed: PrecomputedLogprobs | None = None
+    offloads_activations: bool = False
+
+    def __post_init__(self) -> None:
+        norms.prepare(self.model)
 
     @property
     def context_length(self) -> int:
@@ -57,9 +67,13 @@ class Policy:
         """Whether sequences that begin alike can be computed with their beginning there once."""
         return supports_packing(self.model)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Run matrix products in the compute type."""
-        return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run matrix products in the compute type, and keep activations where they are to be kept."""
+        offloading = offload_activations() if self.offloads_activations else nullcontext()
+        enabled = self.compute_dtype != torch.float32
+        with torch.autocast(self.device.type, self.compute_dtype, enabled=enabled), offloading:
+            yield
 
     def logprobs(
         self,
@@ -88,11 +102,14 @@ class Policy:
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
         """[N] log-probabilities under the model that training began with."""
+        if self.precomputed is not None:
+            return self.precomputed.logprobs(batch)
 
         def run(model: nn.Module) -> TokenLogprobs:
             return token_logprobs(model, batch, temperature=temperature)
 
         if self.reference is not None:
+            norms.prepare(self.reference)
             with self.autocast():
                 return _through(self.reference_passes, self.reference, run).logprobs
         with self.model.disable_adapter(), self.autocast():

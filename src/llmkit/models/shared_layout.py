@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
-from llmkit.models.attention import LONGEST_ROW, branch_attention, fused_attention, row_attention
+from llmkit.models.attention import LONGEST_ROW, fused_attention
+from llmkit.models.cuda_attention import can_run_flex, family_mask, flex
+from llmkit.models.row_attention import row_attention
+from llmkit.models.rows import Rows, from_rows, order_of_tokens, row_groups
 from llmkit.types import Batch
 
 LONGEST_PROMPT = 2048
@@ -20,21 +24,21 @@ class Branches:
     Attributes:
         prompt: the tokens that are shared; a sequence that shares nothing is a prompt without branches.
         spans: of the tokens of each branch.
-        lift: [B * longest] which token stands at each place of the rows; padding repeats the last.
-        lower: [tokens of all branches] which place of the rows each one stands at.
-        causal: [n, n] lower triangle, as long as the longest branch or, where it is lifted too, the prompt.
+        prompt_row: the prompt as a row.
+        groups: the branches as rows, those of similar length together.
+        order: [tokens of prompt and branches] where each one stands in the rows, end to end.
     """
 
     prompt: slice
     spans: list[slice]
-    lift: Tensor
-    lower: Tensor
-    causal: Tensor
+    prompt_row: Rows
+    groups: list[Rows]
+    order: Tensor
 
     @property
     def longest(self) -> int:
         """Tokens of the longest branch."""
-        return max((span.stop - span.start for span in self.spans), default=0)
+        return max((group.longest for group in self.groups), default=0)
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -52,10 +56,10 @@ class SharedLayout:
 
     def __init__(self, batch: Batch) -> None:
         assert batch.prefixes is not None
-        self.groups = [
-            _branches(prompt, spans, batch.token_ids.device)
-            for prompt, spans in _families(batch.sequence_ends, batch.prefixes)
-        ]
+        self._device = batch.token_ids.device
+        self._families = _families(batch.sequence_ends, batch.prefixes)
+        self.groups = [_branches(prompt, spans, self._device) for prompt, spans in self._families]
+        self._masks: dict[int | None, BlockMask] = {}
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float, sliding_window: int | None
@@ -65,36 +69,32 @@ class SharedLayout:
         Args:
             query: [1, H, T, D]; key and value: [1, H_kv, T, D].
         """
+        if not dropout and can_run_flex(query):
+            return flex(query, key, value, self.mask(sliding_window), scaling)
         pieces = []
         for group in self.groups:
             if query.device.type == "cpu" and not dropout and group.fit_rows(sliding_window):
-                pieces += attend_in_rows(group, query, key, value, scaling)
+                pieces.append(attend_in_rows(group, query, key, value, scaling))
             else:
                 pieces += attend_in_turn(group, query, key, value, scaling, dropout, sliding_window)
         return torch.cat(pieces, dim=1)
 
+    def mask(self, sliding_window: int | None) -> BlockMask:
+        """For FlexAttention; made once for all layers."""
+        if sliding_window not in self._masks:
+            self._masks[sliding_window] = family_mask(self._families, sliding_window, self._device)
+        return self._masks[sliding_window]
 
-def attend_in_rows(group: Branches, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> list[Tensor]:
-    """[1, n, H, D] of the prompt and of all branches, the latter lifted into right-padded rows."""
-    length = group.num_prompt_tokens
-    prompt_query, prompt_key, prompt_value = (states[:, :, group.prompt] for states in (query, key, value))
-    if length <= LONGEST_ROW:
-        first = row_attention(prompt_query, prompt_key, prompt_value, group.causal[:length, :length], scaling)
-    else:
-        first = fused_attention(prompt_query, prompt_key, prompt_value, scaling, 0.0, None)
-    pieces = [first.transpose(1, 2)]
-    if group.spans:
-        found = branch_attention(
-            _lifted(query, group),
-            _lifted(key, group),
-            _lifted(value, group),
-            prompt_key[0],
-            prompt_value[0],
-            group.causal[: group.longest, : group.longest],
-            scaling,
-        )
-        pieces.append(found.transpose(1, 2).flatten(0, 1).index_select(0, group.lower)[None])
-    return pieces
+
+def attend_in_rows(group: Branches, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """[1, n, H, D] of the prompt and of all branches, lifted into right-padded rows."""
+    found = []
+    for rows in (group.prompt_row, *group.groups):
+        queries, keys, values = (rows.to_rows(states) for states in (query, key, value))
+        if rows is not group.prompt_row:
+            keys, values = _after_prompt(keys, key, group), _after_prompt(values, value, group)
+        found.append(from_rows(row_attention(queries, keys, values, scaling)))
+    return torch.cat(found).index_select(0, group.order)[None]
 
 
 def attend_in_turn(
@@ -137,22 +137,18 @@ def _families(ends: Sequence[int], prefixes: Sequence[tuple[int, int]]) -> list[
 
 
 def _branches(prompt: slice, spans: list[slice], device: torch.device) -> Branches:
-    lengths = torch.tensor([span.stop - span.start for span in spans], dtype=torch.int64)
-    longest = int(lengths.max()) if spans else 0
-    columns = torch.arange(longest)
-    starts = torch.tensor([span.start for span in spans], dtype=torch.int64)
-    rows = (starts[:, None] + columns).clamp(max=spans[-1].stop - 1 if spans else 0)
-    inside = (columns < lengths[:, None]).flatten().nonzero().flatten()
-    size = max(longest, min(prompt.stop - prompt.start, LONGEST_ROW))
-    causal = torch.ones(size, size, dtype=torch.bool).tril()
-    return Branches(prompt, spans, rows.flatten().to(device), inside.to(device), causal.to(device))
+    prompt_row = row_groups([prompt], device)[0]
+    groups = row_groups(spans, device)
+    order = order_of_tokens([prompt_row], [prompt])
+    if spans:
+        order = torch.cat([order, order_of_tokens(groups, spans) + prompt_row.longest])
+    return Branches(prompt, spans, prompt_row, groups, order.to(device))
 
 
-def _lifted(states: Tensor, group: Branches) -> Tensor:
-    """[1, H, T, D] to [B, H, longest, D]."""
-    heads, _, width = states.shape[1:]
-    rows = states[0].transpose(0, 1).index_select(0, group.lift)
-    return rows.view(len(group.spans), group.longest, heads, width).transpose(1, 2)
+def _after_prompt(rows: Tensor, states: Tensor, group: Branches) -> Tensor:
+    """[B, H, P + L, D] the keys or values of rows, each behind those of the prompt."""
+    prompt = states[:, :, group.prompt].expand(len(rows), -1, -1, -1)
+    return torch.cat([prompt, rows], dim=2)
 
 
 def _joined(states: Tensor, prompt: slice, span: slice) -> Tensor:

@@ -1,6 +1,6 @@
 """`llmkit train dpo`: direct preference optimization."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +17,12 @@ from llmkit.data.collate import collate, collate_groups, micro_batches
 from llmkit.data.encoders import PairEncoder
 from llmkit.distributed.world import world
 from llmkit.engines.training.contract import TrainEngine
+from llmkit.errors import ConfigError
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
+from llmkit.models.precomputed import data_digest, precompute, weights_digest
 from llmkit.train.answers import Answers, open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
@@ -28,12 +30,15 @@ from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run.command import dry_run
 from llmkit.train.dry_run.rehearsal import rehearse_updates
 from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_prompts
-from llmkit.train.inputs import open_inputs
+from llmkit.train.inputs import Inputs, open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_samples
 from llmkit.train.session import Session
 from llmkit.train.shares import empty_batch, pad, share_of
 from llmkit.types import Batch, PreferencePair
+
+PAIRS_AT_A_TIME = 1024
+"""Pairs that are batched together when the reference model is asked about all of them."""
 
 
 def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
@@ -42,6 +47,7 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
     inputs = open_inputs(run, needs_weights=not invocation.dry_run)
     encoder = PairEncoder(inputs.codec, run.data.model_copy(update={"max_length": inputs.max_length}))
     warn_of_idle_settings(run.algorithm)
+    check_precomputing(run, inputs)
     if invocation.dry_run:
         return dry_run(resolved, inputs, encoder, rehearse_updates(update, evaluate))
     loader = open_samples(inputs, encoder, run)
@@ -63,6 +69,8 @@ def train(resolved: Resolved[DPORun], invocation: Invocation) -> dict[str, Any]:
         if disable_dropout(policy.model):
             note(DROPOUT_IS_OFF)
         warn_of_repeated_prompts(policy, run.batch)
+        if run.algorithm.precompute_reference and run.algorithm.needs_reference:
+            precompute_reference(policy, [*loader.read_all(), *held_out], run.batch)
         if held_out and session.start == 0:
             session.log_start(measure(policy, held_out, run, answers, step=0))
         for step in session.steps():
@@ -161,6 +169,44 @@ def loss_constants(policy: Policy, micro: Sequence[Batch], algorithm: DPOConfig)
         everywhere = torch.cat(world().gather_shares(rewards.cpu()))
         mean_reward = algorithm.beta * everywhere.mean().item()
     return Constants(algorithm.beta, algorithm.label_smoothing, algorithm.discopop_temperature, mean_reward)
+
+
+def check_precomputing(run: DPORun, inputs: Inputs) -> None:
+    """Refuse to look ahead in a stream, and to ask a model that no process has whole.
+
+    Raises:
+        ConfigError: names both settings.
+    """
+    if run.algorithm.precompute_reference and (world().dimensions.is_sharded or world().dimensions.tensor > 1):
+        raise ConfigError(
+            "algorithm.precompute_reference=true asks the whole reference model in each process, and "
+            f"parallel.strategy={run.parallel.strategy} divides it; set it to false, or use parallel.strategy=ddp with "
+            "parallel.tensor=1"
+        )
+    if run.algorithm.precompute_reference and inputs.num_rows is None:
+        raise ConfigError(
+            "algorithm.precompute_reference=true reads every pair before the first step, and dataset.streaming=true "
+            "does not know how many there are; set one of them to false"
+        )
+
+
+def precompute_reference(policy: Policy, pairs: Sequence[PreferencePair], batch: PairBatchConfig) -> None:
+    """Ask the reference model about all pairs, or the cache if it was asked before, and let go of it."""
+    policy.model.eval()
+    note(f"Reference log-probabilities of {len(pairs):,} pairs are computed once, unless the cache has them.")
+
+    def all_batches() -> Iterator[Batch]:
+        for start in range(0, len(pairs), PAIRS_AT_A_TIME):
+            yield from batches(pairs[start : start + PAIRS_AT_A_TIME], batch, policy)
+
+    if policy.reference is not None:
+        weights = policy.reference.parameters()
+    else:  # those of the base model, which an adapter leaves as they are
+        weights = (parameter for parameter in policy.model.parameters() if not parameter.requires_grad)
+    dtype = str(policy.compute_dtype).removeprefix("torch.")
+    name = f"{weights_digest(weights)}-{dtype}-{data_digest(all_batches())}"
+    policy.precomputed = precompute(name, all_batches, policy.reference_logprobs)
+    policy.reference = None
 
 
 def sum_over_answers(batch: Batch, values: Tensor) -> Tensor:

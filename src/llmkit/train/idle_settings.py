@@ -10,6 +10,8 @@ from llmkit.config.section import Section
 from llmkit.train.console import note, warn
 
 if TYPE_CHECKING:
+    import torch
+
     from llmkit.models.policy import Policy
 
 
@@ -34,7 +36,10 @@ def idle_dpo_settings(algorithm: DPOConfig) -> Iterator[str]:
     if "discopop" not in names:
         yield from idle(algorithm, ("discopop_temperature",), f"{chosen} has no use for it")
     if names == {"sft"}:
-        yield from idle(algorithm, ("beta", "reference_free"), "algorithm.losses=sft compares with no reference model")
+        unused = ("beta", "reference_free", "precompute_reference")
+        yield from idle(algorithm, unused, "algorithm.losses=sft compares with no reference model")
+    elif algorithm.reference_free:
+        yield from idle(algorithm, ("precompute_reference",), "algorithm.reference_free has no reference model")
 
 
 def idle_grpo_settings(algorithm: GRPOConfig) -> Iterator[str]:
@@ -110,6 +115,13 @@ def idle(section: Section, names: Sequence[str], why: str, prefix: str = "algori
         value, default = getattr(section, name), type(section).model_fields[name].default
         if value != default:
             yield f"{prefix}{name}={value} has no effect: {why}"
+
+
+def can_offload(device: "torch.device") -> bool:
+    """Whether activations can go to the host; say so where they are there anyway."""
+    if device.type != "cuda":
+        warn(f"device.offload_activations has no effect on {device.type}: activations are in the host's memory already")
+    return device.type == "cuda"
 
 
 def warn_of_repeated_prompts(policy: "Policy", batch: PairBatchConfig | RolloutBatchConfig) -> None:

@@ -20,6 +20,7 @@ from llmkit.models.policy import Policy, torch_device
 from llmkit.train.adapting import begin_adapter
 from llmkit.train.console import warn
 from llmkit.train.first_rows import Drawn, first_batches
+from llmkit.train.idle_settings import can_offload
 from llmkit.train.threads import bound_kernel_caches, set_threads
 
 RANK_SEEDS = 0x9E3779B97F4A7C15
@@ -75,6 +76,8 @@ def load_policy(
             policy.reference = load_model(run.model).to(place).requires_grad_(False)
     if run.device.gradient_checkpointing:
         policy.recompute_activations()
+    if run.device.offload_activations:
+        policy.offloads_activations = can_offload(device)
     blank = None
     if is_divided or (run.checkpoint.asynchronous and run.model.quantization == "none"):
         blank = skeleton(policy.model, share_frozen=not is_divided)
