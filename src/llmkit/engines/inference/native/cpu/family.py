@@ -54,13 +54,13 @@ def model_objection(policy: Policy) -> str | None:
     model: Any = policy.model
     if policy.device.type != "cpu":
         return f"the policy is on {policy.device.type}, not on the CPU"
-    if not type(model).__module__.startswith("transformers.models.") or not type(model).__name__.endswith(
-        "ForCausalLM"
-    ):
-        return f"the model is a {type(model).__name__}: only plain causal models of transformers, without adapters"
-    config = model.config
+    kind, config = type(model), getattr(model, "config", None)
+    if not kind.__module__.startswith("transformers.models."):
+        return f"the model is a {kind.__module__}.{kind.__name__}: an adapter around it, or no model of transformers"
     if config.model_type not in FAMILIES:
         return f"the architecture is {config.model_type}, not one of {', '.join(FAMILIES)}"
+    if not kind.__name__.endswith("ForCausalLM"):
+        return f"the model is a {kind.__name__}, not a causal language model"
     return _config_objection(config) or _module_objection(model) or _type_objection(policy)
 
 
@@ -71,12 +71,11 @@ def compute_dtype(policy: Policy) -> torch.dtype:
 
 def layers(model: Any) -> Iterator[LayerParts]:
     """The weights of all decoder layers as they are now."""
+    attention_widths, mlp_widths = _attention_widths(model.config), [model.config.intermediate_size] * 2
     for index, layer in enumerate(model.model.layers):
         attention, mlp = layer.self_attn, layer.mlp
-        query, key, value = _split(
-            attention, ("q_proj", "k_proj", "v_proj"), "qkv_proj", _attention_widths(model.config)
-        )
-        gate, up = _split(mlp, ("gate_proj", "up_proj"), "gate_up_proj", [model.config.intermediate_size] * 2)
+        query, key, value = _split(attention, ("q_proj", "k_proj", "v_proj"), "qkv_proj", attention_widths)
+        gate, up = _split(mlp, ("gate_proj", "up_proj"), "gate_up_proj", mlp_widths)
         yield LayerParts(
             attention_norm=layer.input_layernorm.weight,
             query=query,
@@ -120,7 +119,9 @@ def _module_objection(model: nn.Module) -> str | None:
         kind = type(module)
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name or 'the model'} has forward hooks"
-        is_known = kind in (nn.Linear, nn.Embedding, nn.ModuleList) or kind.__module__.startswith("transformers.")
+        is_known = kind in (nn.Linear, nn.Embedding, nn.ModuleList, nn.Dropout) or kind.__module__.startswith(
+            "transformers."
+        )
         if not is_known:
             return f"{name} is a {kind.__module__}.{kind.__name__}: quantised or wrapped"
     return None

@@ -13,7 +13,7 @@ from llmkit.engines.inference.native.cpu.structures import StepView
 from llmkit.engines.inference.native.cpu.weights import SharedWeights
 from llmkit.engines.inference.native.runner import Step
 from llmkit.errors import EngineError
-from llmkit.formatting import format_bytes
+from llmkit.formatting import format_bytes, listed
 from llmkit.models.policy import Policy
 
 
@@ -68,8 +68,8 @@ class CpuRunner:
         wanted = num_blocks * self.bytes_per_block
         if available is not None and wanted > available:
             raise EngineError(
-                f"a KV cache of {num_blocks} blocks takes {format_bytes(wanted)}, and {format_bytes(available)} of memory "
-                f"are free: at most {available // self.bytes_per_block} blocks fit"
+                f"a KV cache of {num_blocks} blocks takes {format_bytes(wanted)}, and {format_bytes(available)} of "
+                f"memory are free: at most {available // self.bytes_per_block} blocks fit"
             )
         if not self._library.llmkit_allocate(self._model, num_blocks):
             raise EngineError(f"the system gives no {format_bytes(wanted)} for a KV cache of {num_blocks} blocks")
@@ -80,10 +80,8 @@ class CpuRunner:
         Raises:
             EngineError: the step makes no sense, or there is no memory for it.
         """
-        if any(adapter is not None for adapter in step.adapters):
-            raise EngineError(
-                f"the C++ step knows no adapters, and the step asks for {', '.join(set(filter(None, step.adapters)))}"
-            )
+        if adapters := [adapter for adapter in step.adapters if adapter is not None]:
+            raise EngineError(f"the C++ step knows no adapters, and the step asks for {listed(adapters)}")
         if (longest := int(step.positions.max()) + 1) > self._weights.num_positions:
             self._weights.reach(longest)
             self._hand_over()
@@ -114,7 +112,7 @@ class CpuRunner:
             self._library.llmkit_copy_block(self._model, source, target)
 
     def weights_changed(self) -> None:
-        """Read norms and biases anew, and round what is not of the compute type; all else is shared and needs nothing."""
+        """Read norms and biases anew, and round what is not of the compute type; the rest is shared."""
         self._weights.refresh()
         self._hand_over()
 

@@ -85,7 +85,9 @@ public:
 
     void set_weights(const Weights& weights) override {
         layers_.assign(weights.layers, weights.layers + shape_.num_layers);
+        bool is_first = weights_.layers == nullptr;
         weights_ = weights;
+        if (is_first) gather_pages();
     }
 
     bool forward(const Step& step) override {
@@ -102,6 +104,35 @@ public:
     }
 
 private:
+    // Ask for large pages under the matrices: a step reads all of them, and small pages cost a third of the bandwidth.
+    // Only an advice; contents and addresses stay.
+    void gather_pages() const {
+#ifdef __linux__
+        constexpr int COLLAPSE = 25;  // MADV_COLLAPSE of Linux 6.1; others refuse it
+        constexpr uintptr_t PAGE = 2 << 20;
+        std::vector<std::pair<uintptr_t, uintptr_t>> ranges;
+        auto add = [&](const void* matrix, size_t outputs, size_t inputs) {
+            ranges.emplace_back(uintptr_t(matrix), uintptr_t(matrix) + outputs * inputs * sizeof(T));
+        };
+        for (const Layer& layer : layers_) {
+            add(layer.query, query_width_, shape_.hidden_size);
+            for (const void* matrix : {layer.key, layer.value}) add(matrix, key_width_, shape_.hidden_size);
+            add(layer.output, shape_.hidden_size, query_width_);
+            for (const void* matrix : {layer.gate, layer.up, layer.down}) add(matrix, shape_.intermediate_size, shape_.hidden_size);
+        }
+        add(weights_.head, shape_.vocab_size, shape_.hidden_size);
+        std::sort(ranges.begin(), ranges.end());
+        for (size_t first = 0, last; first < ranges.size(); first = last) {
+            uintptr_t end = ranges[first].second;
+            for (last = first + 1; last < ranges.size() && ranges[last].first < end + PAGE; last++) end = std::max(end, ranges[last].second);
+            uintptr_t begin = (ranges[first].first + PAGE - 1) / PAGE * PAGE, whole = end / PAGE * PAGE;
+            if (begin >= whole) continue;
+            madvise((void*)begin, whole - begin, MADV_HUGEPAGE);
+            madvise((void*)begin, whole - begin, COLLAPSE);
+        }
+#endif
+    }
+
     template <class... Values>
     bool refuse(const char* format, Values... values) {
         char text[200];
@@ -275,7 +306,7 @@ private:
         for (int n = begin; n < end; n += TILE_N)
             for (int m = top, count; m < bottom; m += count) {
                 count = tile_rows(bottom - m);
-                multiply<T>(a + size_t(m) * inputs, inputs, count, matrix.weight, inputs, n, end, tile);
+                multiply<T>(a + size_t(m) * inputs, inputs, count, matrix.weight, inputs, n, end, m == top, tile);
                 for (int r = 0; r < count; r++) emit(m + r, n, tile.values + r * TILE_N);
             }
     }
@@ -334,8 +365,8 @@ private:
                 for (int m = top, count; m < bottom; m += count) {
                     count = tile_rows(bottom - m);
                     const T* a = normed + size_t(m) * inputs;
-                    multiply<T>(a, inputs, count, gate.weight, inputs, n, end, first);
-                    multiply<T>(a, inputs, count, (const T*)layer.up, inputs, n, end, second);
+                    multiply<T>(a, inputs, count, gate.weight, inputs, n, end, m == top, first);
+                    multiply<T>(a, inputs, count, (const T*)layer.up, inputs, n, end, m == top, second);
                     for (int r = 0; r < count; r++) {
                         _mm_store_ps(first.values + r * TILE_N, with_bias(first.values + r * TILE_N, gate.bias, n, end));
                         _mm_store_ps(second.values + r * TILE_N, with_bias(second.values + r * TILE_N, layer.up_bias, n, end));
