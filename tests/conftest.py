@@ -15,7 +15,7 @@ FakePackage = Callable[..., Path]
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tokenized rows of the tests stay out of the user's cache; what takes long to make, models and compiled code, is shared."""
+    """Tokenized rows of the tests stay out of the user's cache; models and compiled code are shared."""
     cache = tmp_path_factory.mktemp("cache")
     for group in ("models", "kernels"):
         shared = cache_directory() / group

@@ -6,6 +6,7 @@ from torch import nn
 
 from llmkit.engines.inference.native.cpu.runner import CpuRunner
 from llmkit.errors import EngineError
+
 from .cpu_models import (
     FAMILIES,
     VOCAB_SIZE,

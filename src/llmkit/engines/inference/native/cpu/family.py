@@ -54,9 +54,10 @@ def model_objection(policy: Policy) -> str | None:
     model: Any = policy.model
     if policy.device.type != "cpu":
         return f"the policy is on {policy.device.type}, not on the CPU"
-    kind, config = type(model), getattr(model, "config", None)
+    kind = type(model)
     if not kind.__module__.startswith("transformers.models."):
         return f"the model is a {kind.__module__}.{kind.__name__}: an adapter around it, or no model of transformers"
+    config = model.config
     if config.model_type not in FAMILIES:
         return f"the architecture is {config.model_type}, not one of {', '.join(FAMILIES)}"
     if not kind.__name__.endswith("ForCausalLM"):

@@ -72,8 +72,8 @@ class SharedWeights:
             sines=self._sines.data_ptr(),
             num_positions=self.num_positions,
         )
-        if self._stale:
-            torch._foreach_copy_([copy for copy, _ in self._stale], [matrix for _, matrix in self._stale])
+        for rounded, matrix in self._stale:
+            rounded.copy_(matrix)
 
     def reach(self, num_positions: int) -> None:
         """Make rotary angles for at least so many positions."""
