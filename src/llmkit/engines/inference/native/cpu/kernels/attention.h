@@ -57,12 +57,16 @@ inline void score(const HeadLayout& layout, const HeadCache& cache, const Query<
                   float* scores, size_t stride) {
     constexpr int V = BLOCK / W, PAIR = W == 16 ? 2 : 1;  // vectors of a block, blocks at a time
     for (int b = first; b < last; b += PAIR) {
-        const char* keys[PAIR];
-        for (int p = 0; p < PAIR; p++) keys[p] = cache.block(std::min(b + p, last - 1));
+        const char *keys[PAIR], *next[PAIR];
+        for (int p = 0; p < PAIR; p++) {
+            keys[p] = cache.block(std::min(b + p, last - 1));
+            next[p] = cache.block(std::min(b + p + PAIR, last - 1));
+        }
         F sums[R][PAIR * V];
         for (int r = 0; r < R; r++)
             for (int v = 0; v < PAIR * V; v++) sums[r][v] = zero();
         for (int u = 0; u < layout.key_units; u++) {
+            for (int p = 0; p < PAIR; p++) _mm_prefetch(next[p] + u * BLOCK * 4, _MM_HINT_T0);
             U key[PAIR * V];
             for (int v = 0; v < PAIR * V; v++) key[v] = load_units(keys[v / V] + (u * BLOCK + v % V * W) * 4);
             for (int r = 0; r < R; r++) {
@@ -98,12 +102,14 @@ inline void blend(const HeadLayout& layout, const HeadCache& cache, const Query<
         for (int v = 0; v < V; v++) sums[r][v] = zero();
     for (int b = first; b * BLOCK < end; b++) {
         const char* values = cache.block(b) + layout.key_bytes + lane * 4;
+        const char* next = cache.block((b + 1) * BLOCK < end ? b + 1 : b) + layout.key_bytes + lane * 4;
         int tokens = std::min(BLOCK, end - b * BLOCK);
         for (int t = 0; t < tokens; t += UNIT<T>) {
             // The second token of a pair may never have been written: what lies there could be a NaN.
             bool half = UNIT<T> == 2 && t + 1 == tokens;
             U value[V];
             for (int v = 0; v < V; v++) {
+                _mm_prefetch(next + (t / UNIT<T> * layout.value_dim + v * W) * 4, _MM_HINT_T0);
                 value[v] = load_units(values + (t / UNIT<T> * layout.value_dim + v * W) * 4);
                 if (half) value[v] = first_halves(value[v]);
             }

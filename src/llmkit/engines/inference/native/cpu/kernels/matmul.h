@@ -6,7 +6,7 @@
 #include "simd.h"
 
 constexpr int TILE_N = 4;
-constexpr int TILE_M = W == 16 ? 6 : 2;  // what the registers hold
+constexpr int TILE_M = W == 16 ? 4 : 2;  // what the registers hold
 
 constexpr size_t AHEAD_BYTES = 4096;  // how far ahead of their use weights are fetched, at least
 
@@ -60,11 +60,9 @@ inline void multiply(const T* a, size_t stride, int rows, const T* w, int k, int
     switch (rows) {
         case 1: return fetches ? multiply_rows<T, 1, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 1, false>(a, stride, row, k, ahead, out);
         case 2: return fetches ? multiply_rows<T, 2, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 2, false>(a, stride, row, k, ahead, out);
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
         case 3: return fetches ? multiply_rows<T, 3, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 3, false>(a, stride, row, k, ahead, out);
         case 4: return fetches ? multiply_rows<T, 4, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 4, false>(a, stride, row, k, ahead, out);
-        case 5: return fetches ? multiply_rows<T, 5, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 5, false>(a, stride, row, k, ahead, out);
-        case 6: return fetches ? multiply_rows<T, 6, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 6, false>(a, stride, row, k, ahead, out);
 #endif
     }
 }

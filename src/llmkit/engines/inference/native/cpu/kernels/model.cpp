@@ -313,18 +313,7 @@ private:
 
     static __m128 with_bias(const float* values, const float* bias, int n, int end) {
         __m128 result = _mm_load_ps(values);
-        if (bias == nullptr) return result;
-        if (n + TILE_N <= end) return _mm_add_ps(result, _mm_loadu_ps(bias + n));
-        alignas(16) float rest[TILE_N] = {};
-        std::copy(bias + n, bias + end, rest);
-        return _mm_add_ps(result, _mm_load_ps(rest));
-    }
-
-    static void store_tile(float* out, __m128 values, int there) {
-        if (there >= TILE_N) return _mm_storeu_ps(out, values);
-        alignas(16) float rest[TILE_N];
-        _mm_store_ps(rest, values);
-        std::copy(rest, rest + there, out);
+        return bias == nullptr ? result : _mm_add_ps(result, load4(bias + n, end - n));
     }
 
     void project(const T* normed, int rows, const Layer& layer) {
@@ -336,7 +325,7 @@ private:
         size_t stride = query_width_ + 2 * key_width_;
         share_products(rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
             multiply_piece(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
-                store_tile(projected_.data() + m * stride + matrix.column + n, with_bias(values, matrix.bias, n, end), end - n);
+                store4(projected_.data() + m * stride + matrix.column + n, with_bias(values, matrix.bias, n, end), end - n);
             });
         });
     }
@@ -347,10 +336,8 @@ private:
         share_products(rows, inputs, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
             multiply_piece(a, inputs, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
                 float* target = stream + size_t(m) * shape_.hidden_size + n;
-                alignas(16) float before[TILE_N] = {};
-                std::copy(target, target + std::min(TILE_N, end - n), before);
                 __m128 more = _mm_mul_ps(with_bias(values, matrix.bias, n, end), scale);
-                store_tile(target, _mm_add_ps(_mm_load_ps(before), more), end - n);
+                store4(target, _mm_add_ps(load4(target, end - n), more), end - n);
             });
         });
     }
@@ -386,10 +373,8 @@ private:
         const __m128 scale = _mm_set1_ps(shape_.logit_scale);
         share_products(rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
             multiply_piece(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
-                alignas(16) float logits[TILE_N];
-                _mm_store_ps(logits, _mm_mul_ps(with_bias(values, matrix.bias, n, end), scale));
                 T* out = (T*)step_.logits + size_t(m) * shape_.vocab_size + n;
-                for (int i = 0; i < std::min(TILE_N, end - n); i++) assign(out[i], logits[i]);
+                store4(out, _mm_mul_ps(with_bias(values, matrix.bias, n, end), scale), end - n);
             });
         });
     }

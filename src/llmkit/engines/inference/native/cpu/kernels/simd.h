@@ -225,3 +225,25 @@ inline F exp(F x) {
 
 // x / (1 + exp(-x))
 inline F silu(F x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
+
+// Four numbers, of which the first `there` exist.
+inline void store4(float* p, __m128 v, int there) {
+    if (there >= 4) return _mm_storeu_ps(p, v);
+    alignas(16) float values[4];
+    _mm_store_ps(values, v);
+    std::memcpy(p, values, there * sizeof(float));
+}
+inline void store4(bf16* p, __m128 v, int there) {
+    __m128i bits = _mm_castps_si128(v);
+    __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+    __m128i rounded = _mm_srli_epi32(_mm_add_epi32(bits, _mm_add_epi32(odd, _mm_set1_epi32(0x7fff))), 16);
+    rounded = _mm_blendv_epi8(rounded, _mm_set1_epi32(0x7fc0), _mm_castps_si128(_mm_cmpunord_ps(v, v)));
+    int64_t four = _mm_cvtsi128_si64(_mm_packus_epi32(rounded, rounded));
+    std::memcpy(p, &four, there >= 4 ? 8 : there * sizeof(bf16));
+}
+inline __m128 load4(const float* p, int there) {
+    if (there >= 4) return _mm_loadu_ps(p);
+    alignas(16) float values[4] = {};
+    std::memcpy(values, p, there * sizeof(float));
+    return _mm_load_ps(values);
+}
