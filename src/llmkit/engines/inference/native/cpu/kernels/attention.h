@@ -58,23 +58,32 @@ inline void score(const HeadLayout& layout, const HeadCache& cache, const Query<
     constexpr int V = BLOCK / W, PAIR = W == 16 ? 2 : 1;  // vectors of a block, blocks at a time
     for (int b = first; b < last; b += PAIR) {
         const char *keys[PAIR], *next[PAIR];
+        UNROLL
         for (int p = 0; p < PAIR; p++) {
             keys[p] = cache.block(std::min(b + p, last - 1));
             next[p] = cache.block(std::min(b + p + PAIR, last - 1));
         }
         F sums[R][PAIR * V];
+        UNROLL
         for (int r = 0; r < R; r++)
+            UNROLL
             for (int v = 0; v < PAIR * V; v++) sums[r][v] = zero();
         for (int u = 0; u < layout.key_units; u++) {
+            UNROLL
             for (int p = 0; p < PAIR; p++) _mm_prefetch(next[p] + u * BLOCK * 4, _MM_HINT_T0);
             U key[PAIR * V];
+            UNROLL
             for (int v = 0; v < PAIR * V; v++) key[v] = load_units(keys[v / V] + (u * BLOCK + v % V * W) * 4);
+            UNROLL
             for (int r = 0; r < R; r++) {
                 U query = repeat_unit(queries[r].values + u * UNIT<T>);
+                UNROLL
                 for (int v = 0; v < PAIR * V; v++) sums[r][v] = dot<T>(sums[r][v], query, key[v]);
             }
         }
+        UNROLL
         for (int r = 0; r < R; r++)
+            UNROLL
             for (int v = 0; v < PAIR * V; v++) store(scores + r * stride + (b - first) * BLOCK + v * W, mul(sums[r][v], set1(scale)));
     }
 }
@@ -98,7 +107,9 @@ template <class T, int R, int V>
 inline void blend(const HeadLayout& layout, const HeadCache& cache, const Query<T>* queries, int first, int end, const T* weights,
                   size_t stride, const float* totals, int lane) {
     F sums[R][V];
+    UNROLL
     for (int r = 0; r < R; r++)
+        UNROLL
         for (int v = 0; v < V; v++) sums[r][v] = zero();
     for (int b = first; b * BLOCK < end; b++) {
         const char* values = cache.block(b) + layout.key_bytes + lane * 4;
@@ -108,18 +119,23 @@ inline void blend(const HeadLayout& layout, const HeadCache& cache, const Query<
             // The second token of a pair may never have been written: what lies there could be a NaN.
             bool half = UNIT<T> == 2 && t + 1 == tokens;
             U value[V];
+            UNROLL
             for (int v = 0; v < V; v++) {
                 _mm_prefetch(next + (t / UNIT<T> * layout.value_dim + v * W) * 4, _MM_HINT_T0);
                 value[v] = load_units(values + (t / UNIT<T> * layout.value_dim + v * W) * 4);
                 if (half) value[v] = first_halves(value[v]);
             }
+            UNROLL
             for (int r = 0; r < R; r++) {
                 U weight = repeat_unit(weights + r * stride + (b - first) * BLOCK + t);
+                UNROLL
                 for (int v = 0; v < V; v++) sums[r][v] = dot<T>(sums[r][v], weight, value[v]);
             }
         }
     }
+    UNROLL
     for (int r = 0; r < R; r++)
+        UNROLL
         for (int v = 0; v < V; v++) {
             int at = lane + v * W, there = std::min(W, layout.dim - at);
             F result = div(sums[r][v], set1(totals[r]));
@@ -137,6 +153,7 @@ inline void attend_rows(const HeadLayout& layout, const HeadCache& cache, const 
     int first = begin / BLOCK, last = (end + BLOCK - 1) / BLOCK;
     score<T, R>(layout, cache, queries, first, last, scale, scores, stride);
     float totals[R];
+    UNROLL
     for (int r = 0; r < R; r++)
         totals[r] = exponentials(scores + r * stride, (last - first) * BLOCK, queries[r].begin - first * BLOCK,
                                  queries[r].end - first * BLOCK, weights + r * stride);

@@ -15,11 +15,14 @@ struct Tile {
     alignas(64) float values[(TILE_M * TILE_N + W - 1) / W * W];
 };
 
+// A function of its own: inlined among others it runs out of registers.
 template <class T, int M, bool FETCHES>
-inline void multiply_rows(const T* a, size_t stride, const T* const* w, int k, size_t ahead, Tile& out) {
+[[gnu::noinline]] void multiply_rows(const T* a, size_t stride, const T* const* w, int k, size_t ahead, Tile& out) {
     constexpr int STEP = W * UNIT<T>;
     F sums[M][TILE_N];
+    UNROLL
     for (int m = 0; m < M; m++)
+        UNROLL
         for (int n = 0; n < TILE_N; n++) sums[m][n] = zero();
     const T *w0 = w[0], *w1 = w[1], *w2 = w[2], *w3 = w[3];
     int i = 0;
@@ -27,9 +30,11 @@ inline void multiply_rows(const T* a, size_t stride, const T* const* w, int k, s
         if (FETCHES) {
             // In the order of addresses, which is what memory is fast at; the rows themselves are read side by side.
             const char* next = (const char*)(w0 + i * TILE_N) + ahead;
+            UNROLL
             for (int n = 0; n < TILE_N; n++) _mm_prefetch(next + n * W * 4, _MM_HINT_T0);
         }
         U v0 = load_units(w0 + i), v1 = load_units(w1 + i), v2 = load_units(w2 + i), v3 = load_units(w3 + i);
+        UNROLL
         for (int m = 0; m < M; m++) {
             U x = load_units(a + m * stride + i);
             sums[m][0] = dot<T>(sums[m][0], x, v0);
@@ -40,12 +45,16 @@ inline void multiply_rows(const T* a, size_t stride, const T* const* w, int k, s
     }
     if (int rest = (k - i) * int(sizeof(T)); rest > 0) {
         U v[TILE_N];
+        UNROLL
         for (int n = 0; n < TILE_N; n++) v[n] = load_bytes(w[n] + i, rest);
+        UNROLL
         for (int m = 0; m < M; m++) {
             U x = load_bytes(a + m * stride + i, rest);
+            UNROLL
             for (int n = 0; n < TILE_N; n++) sums[m][n] = dot<T>(sums[m][n], x, v[n]);
         }
     }
+    UNROLL
     for (int m = 0; m < M; m++)
         _mm_store_ps(out.values + m * TILE_N, sum4(sums[m][0], sums[m][1], sums[m][2], sums[m][3]));
 }

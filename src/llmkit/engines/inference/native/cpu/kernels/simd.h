@@ -7,6 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
+// Loops over registers, which must not become loops over memory.
+#define UNROLL _Pragma("GCC unroll 16")
+
 struct bf16 {
     uint16_t bits;
 };
