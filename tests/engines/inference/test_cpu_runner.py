@@ -140,6 +140,19 @@ def test_logits_at_any_tokens_in_any_order():
     assert runner.forward(make_step([(first, 0, [0])], [])).shape == (0, VOCAB_SIZE)
 
 
+def test_tokens_without_logits_are_in_the_cache_all_the_same():
+    model, given = make_model("qwen2"), prompts(3, 3, 3)
+    runner = make_runner(model)
+    for position in range(2):
+        step = make_step(
+            [(prompt[position : position + 1], position, [s]) for s, prompt in enumerate(given)], [1, 1, 0]
+        )
+        runner.forward(step)
+    logits = runner.forward(make_step([(prompt[2:], 2, [s]) for s, prompt in enumerate(given)]))
+    wanted = torch.stack([reference_logits(model, prompt)[-1] for prompt in given])
+    torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_what_a_former_owner_left_in_a_block_does_no_harm(dtype):
     model, (prompt,) = make_model("llama", dtype), prompts(31)
@@ -207,6 +220,11 @@ def test_a_cache_larger_than_the_memory():
 def test_bytes_of_a_block():
     # 16 tokens, 3 layers, keys and values of 4 heads with 128 numbers of 2 bytes
     assert CpuRunner(make_policy(make_model("qwen3", BF16), BF16)).bytes_per_block == 16 * 3 * 2 * 4 * 128 * 2
+
+
+def test_copies_of_blocks_that_are_not_there():
+    with pytest.raises(EngineError, match=f"block {NUM_BLOCKS} is not one of"):
+        make_runner(make_model("llama")).copy_blocks([0], [NUM_BLOCKS])
 
 
 def test_closing_twice():

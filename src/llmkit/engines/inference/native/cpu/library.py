@@ -102,7 +102,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "llmkit_error": (ctypes.c_char_p, [pointer]),
         "llmkit_bytes_per_block": (ctypes.c_int64, [pointer]),
         "llmkit_allocate": (number, [pointer, number]),
-        "llmkit_copy_block": (None, [pointer, number, number]),
+        "llmkit_copy_block": (number, [pointer, number, number]),
         "llmkit_set_weights": (None, [pointer, ctypes.POINTER(Weights)]),
         "llmkit_forward": (number, [pointer, ctypes.POINTER(StepView)]),
     }

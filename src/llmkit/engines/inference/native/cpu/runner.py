@@ -16,6 +16,15 @@ from llmkit.errors import EngineError
 from llmkit.formatting import format_bytes, listed
 from llmkit.models.policy import Policy
 
+INDEX_TYPES = {
+    "token_ids": torch.int64,
+    "positions": torch.int64,
+    "logit_positions": torch.int64,
+    "query_starts": torch.int32,
+    "block_tables": torch.int32,
+}
+"""Of a step's tensors, as C++ reads them."""
+
 
 class CpuRunner:
     """Runs Llama-like models on the CPU, over the policy's own parameters where these have the compute type.
@@ -86,14 +95,7 @@ class CpuRunner:
             self._weights.reach(longest)
             self._hand_over()
         logits = torch.empty(len(step.logit_positions), self._shape.vocab_size, dtype=self._dtype)
-        tensors = {
-            "token_ids": step.token_ids,
-            "positions": step.positions,
-            "logit_positions": step.logit_positions,
-            "query_starts": step.query_starts,
-            "block_tables": step.block_tables,
-        }
-        dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        dense = {name: getattr(step, name).to(dtype).contiguous() for name, dtype in INDEX_TYPES.items()}
         view = StepView(
             **{name: tensor.data_ptr() for name, tensor in dense.items()},
             num_tokens=len(step.token_ids),
@@ -102,14 +104,17 @@ class CpuRunner:
             table_width=step.block_tables.shape[1],
             logits=logits.data_ptr(),
         )
-        if not self._library.llmkit_forward(self._model, ctypes.byref(view)):
-            raise EngineError(f"the C++ step failed: {self._library.llmkit_error(self._model).decode()}")
+        self._check(self._library.llmkit_forward(self._model, ctypes.byref(view)))
         return logits
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy whole blocks, for sequences that part ways within one."""
+        """Copy whole blocks, for sequences that part ways within one.
+
+        Raises:
+            EngineError: there is no such block.
+        """
         for source, target in zip(sources, targets, strict=True):
-            self._library.llmkit_copy_block(self._model, source, target)
+            self._check(self._library.llmkit_copy_block(self._model, source, target))
 
     def weights_changed(self) -> None:
         """Read norms and biases anew, and round what is not of the compute type; the rest is shared."""
@@ -121,6 +126,10 @@ class CpuRunner:
         if self._model is not None:
             self._library.llmkit_destroy(self._model)
             self._model = None
+
+    def _check(self, success: int) -> None:
+        if not success:
+            raise EngineError(f"the C++ step failed: {self._library.llmkit_error(self._model).decode()}")
 
     def _hand_over(self) -> None:
         self._library.llmkit_set_weights(self._model, ctypes.byref(self._weights.current))

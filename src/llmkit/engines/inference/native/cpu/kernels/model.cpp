@@ -39,7 +39,7 @@ public:
     virtual ~Model() = default;
     virtual size_t bytes_per_block() const = 0;
     virtual bool allocate(int num_blocks) = 0;
-    virtual void copy_block(int source, int target) = 0;
+    virtual bool copy_block(int source, int target) = 0;
     virtual void set_weights(const Weights& weights) = 0;
     virtual bool forward(const Step& step) = 0;
     std::string error;
@@ -79,8 +79,11 @@ public:
         return true;
     }
 
-    void copy_block(int source, int target) override {
+    bool copy_block(int source, int target) override {
+        for (int block : {source, target})
+            if (block < 0 || block >= num_blocks_) return refuse("block %d is not one of the %d of the cache", block, num_blocks_);
         std::memmove(cache_ + target * block_bytes_, cache_ + source * block_bytes_, block_bytes_);
+        return true;
     }
 
     void set_weights(const Weights& weights) override {
@@ -183,8 +186,10 @@ private:
             for (int t = begin; t < end; t += SPAN_TOKENS) spans_.push_back({s, t, std::min(SPAN_TOKENS, end - t), t});
         }
         last_spans_.clear();
+        keeps_all_ = step_.num_logits == tokens;
         for (int i = 0; i < step_.num_logits; i++) {
             int token = int(step_.logit_positions[i]);
+            keeps_all_ = keeps_all_ && token == i;
             last_spans_.push_back({sequence_of_[token], token, 1, i});
         }
         size_t rows = std::max(tokens, step_.num_logits);
@@ -434,7 +439,7 @@ private:
     void attend_all(int thread, int l, bool is_last) {
         const auto& spans = is_last ? last_spans_ : spans_;
         // With one token for each sequence nobody reads what another piece of work writes.
-        bool at_once = is_decode_ && !(is_last && step_.num_logits != step_.num_tokens);
+        bool at_once = is_decode_ && (!is_last || keeps_all_);
         if (!at_once)
             team_->share(step_.num_tokens, [&](int token) {
                 write_queries(token, l, 0, shape_.num_heads);
@@ -482,6 +487,7 @@ private:
     // The step and what it needs.
     Step step_{};
     bool is_decode_ = false;
+    bool keeps_all_ = false;  // logits are asked for after every token, in their order
     size_t context_ = 0;
     std::vector<int> sequence_of_;
     std::vector<Span> spans_, last_spans_;
@@ -510,7 +516,7 @@ int64_t llmkit_bytes_per_block(void* model) { return int64_t(((Model*)model)->by
 
 int32_t llmkit_allocate(void* model, int32_t num_blocks) { return ((Model*)model)->allocate(num_blocks); }
 
-void llmkit_copy_block(void* model, int32_t source, int32_t target) { ((Model*)model)->copy_block(source, target); }
+int32_t llmkit_copy_block(void* model, int32_t source, int32_t target) { return ((Model*)model)->copy_block(source, target); }
 
 void llmkit_set_weights(void* model, const Weights* weights) { ((Model*)model)->set_weights(*weights); }
 
