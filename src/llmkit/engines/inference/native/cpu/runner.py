@@ -11,7 +11,7 @@ from llmkit.engines.inference.native.cpu import library
 from llmkit.engines.inference.native.cpu.family import compute_dtype, model_objection
 from llmkit.engines.inference.native.cpu.structures import StepView
 from llmkit.engines.inference.native.cpu.weights import SharedWeights
-from llmkit.engines.inference.native.runner import Step
+from llmkit.engines.inference.native.runner import BLOCK_SIZE, Step
 from llmkit.errors import EngineError
 from llmkit.formatting import format_bytes, listed
 from llmkit.models.policy import Policy
@@ -91,7 +91,8 @@ class CpuRunner:
         """
         if adapters := [adapter for adapter in step.adapters if adapter is not None]:
             raise EngineError(f"the C++ step knows no adapters, and the step asks for {listed(adapters)}")
-        if (longest := int(step.positions.max()) + 1) > self._weights.num_positions:
+        longest = int(step.positions.max()) + 1
+        if self._weights.num_positions < longest <= step.block_tables.shape[1] * BLOCK_SIZE:
             self._weights.reach(longest)
             self._hand_over()
         logits = torch.empty(len(step.logit_positions), self._shape.vocab_size, dtype=self._dtype)

@@ -4,34 +4,23 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <memory>
 #include <string>
 
 #include "attention.h"
-#include "matmul.h"
-#include "team.h"
+#include "check.h"
+#include "pages.h"
+#include "products.h"
 
 namespace {
 
 constexpr int MAX_HEAD_DIM = 512;
 constexpr int SPAN_TOKENS = 32;          // of a prompt that one piece of attention takes
 constexpr int OWN_NORM_ROWS = 4;         // up to here every thread normalises for itself, which saves a barrier
-constexpr int PIECE_OUTPUTS = 64;        // most outputs of a matrix product in one piece
-constexpr size_t PANEL_BYTES = 256 << 10;  // of activations that stay in the L2 cache while weights pass
 
 // Consecutive tokens of a sequence whose attention is one piece of work for each key-value head.
 struct Span {
     int sequence, token, count, row;  // `row` of the output for the first token
-};
-
-// One matrix of a product that takes several, with the same activations.
-template <class T>
-struct Matrix {
-    const T* weight;
-    const float* bias;
-    int outputs;
-    int column;  // where its first output goes
 };
 
 class Model {
@@ -81,7 +70,10 @@ public:
 
     bool copy_block(int source, int target) override {
         for (int block : {source, target})
-            if (block < 0 || block >= num_blocks_) return refuse("block %d is not one of the %d of the cache", block, num_blocks_);
+            if (block < 0 || block >= num_blocks_) {
+                error = said("block %d is not one of the %d of the cache", block, num_blocks_);
+                return false;
+            }
         std::memmove(cache_ + target * block_bytes_, cache_ + source * block_bytes_, block_bytes_);
         return true;
     }
@@ -94,7 +86,8 @@ public:
     }
 
     bool forward(const Step& step) override {
-        if (!check(step)) return false;
+        error = fault_of(step, shape_.vocab_size, weights_.num_positions, num_blocks_);
+        if (!error.empty()) return false;
         step_ = step;
         plan();
         if (team_ == nullptr || owner_ != getpid()) {
@@ -107,13 +100,9 @@ public:
     }
 
 private:
-    // Ask for large pages under the matrices: a step reads all of them, and small pages cost a third of the bandwidth.
-    // Only an advice; contents and addresses stay.
+    // A step reads all matrices: see `use_large_pages`.
     void gather_pages() const {
-#ifdef __linux__
-        constexpr int COLLAPSE = 25;  // MADV_COLLAPSE of Linux 6.1; others refuse it
-        constexpr uintptr_t PAGE = 2 << 20;
-        std::vector<std::pair<uintptr_t, uintptr_t>> ranges;
+        std::vector<Range> ranges;
         auto add = [&](const void* matrix, size_t outputs, size_t inputs) {
             ranges.emplace_back(uintptr_t(matrix), uintptr_t(matrix) + outputs * inputs * sizeof(T));
         };
@@ -124,53 +113,7 @@ private:
             for (const void* matrix : {layer.gate, layer.up, layer.down}) add(matrix, shape_.intermediate_size, shape_.hidden_size);
         }
         add(weights_.head, shape_.vocab_size, shape_.hidden_size);
-        std::sort(ranges.begin(), ranges.end());
-        for (size_t first = 0, last; first < ranges.size(); first = last) {
-            uintptr_t end = ranges[first].second;
-            for (last = first + 1; last < ranges.size() && ranges[last].first < end + PAGE; last++) end = std::max(end, ranges[last].second);
-            uintptr_t begin = (ranges[first].first + PAGE - 1) / PAGE * PAGE, whole = end / PAGE * PAGE;
-            if (begin >= whole) continue;
-            madvise((void*)begin, whole - begin, MADV_HUGEPAGE);
-            madvise((void*)begin, whole - begin, COLLAPSE);
-        }
-#endif
-    }
-
-    template <class... Values>
-    bool refuse(const char* format, Values... values) {
-        char text[200];
-        std::snprintf(text, sizeof text, format, values...);
-        error = text;
-        return false;
-    }
-
-    bool check(const Step& step) {
-        for (int s = 0; s < step.num_sequences; s++) {
-            int begin = step.query_starts[s], end = step.query_starts[s + 1];
-            if (begin < 0 || begin >= end || end > step.num_tokens)
-                return refuse("sequence %d owns the tokens %d to %d of %d", s, begin, end, step.num_tokens);
-            for (int t = begin; t < end; t++) {
-                if (step.token_ids[t] < 0 || step.token_ids[t] >= shape_.vocab_size)
-                    return refuse("token id %lld is not in the vocabulary of %d", (long long)step.token_ids[t], shape_.vocab_size);
-                if (step.positions[t] != step.positions[begin] + t - begin)
-                    return refuse("positions of sequence %d are not consecutive at token %d", s, t);
-            }
-            long long last = step.positions[end - 1];
-            if (step.positions[begin] < 0 || last >= weights_.num_positions)
-                return refuse("position %lld lies outside of 0 to %d", last, weights_.num_positions - 1);
-            if (last / BLOCK >= step.table_width)
-                return refuse("position %lld needs %lld blocks, the table has %d", last, last / BLOCK + 1, step.table_width);
-            // Blocks that fell out of every layer's window may be gone; the rest has to be there.
-            for (int b = 0; b <= last / BLOCK; b++)
-                if (int block = step.block_tables[s * step.table_width + b]; block < 0 || block >= num_blocks_)
-                    return refuse("block %d is not one of the %d of the cache", block, num_blocks_);
-        }
-        if (step.num_sequences == 0 || step.query_starts[0] != 0 || step.query_starts[step.num_sequences] != step.num_tokens)
-            return refuse("the sequences do not own all of the %d tokens", step.num_tokens);
-        for (int i = 0; i < step.num_logits; i++)
-            if (step.logit_positions[i] < 0 || step.logit_positions[i] >= step.num_tokens)
-                return refuse("there is no token %lld among %d", (long long)step.logit_positions[i], step.num_tokens);
-        return true;
+        use_large_pages(std::move(ranges));
     }
 
     // Cut the attention into pieces, and make room: threads allocate nothing.
@@ -281,41 +224,6 @@ private:
         return normed_.data();
     }
 
-    // Go through the products of `rows` activations with matrices piece by piece: `work(matrix, first row, end row, first
-    // output, end output)`, all matrices having `inputs` columns.
-    template <size_t COUNT, class Work>
-    void share_products(int rows, int inputs, const Matrix<T> (&matrices)[COUNT], Work work) {
-        int all = 0, height = panel_rows(rows, inputs), pieces[COUNT], total = 0;
-        for (const auto& matrix : matrices) all += matrix.outputs;
-        int width = num_threads_ == 1 ? PIECE_OUTPUTS : std::clamp(all / (4 * num_threads_) / TILE_N * TILE_N, 2 * TILE_N, PIECE_OUTPUTS);
-        for (size_t i = 0; i < COUNT; i++) total += pieces[i] = (matrices[i].outputs + width - 1) / width;
-        int panels = (rows + height - 1) / height;
-        team_->share(panels * total, [&](int piece) {
-            int top = piece / total * height, at = piece % total;
-            size_t i = 0;
-            while (at >= pieces[i]) at -= pieces[i++];
-            work(matrices[i], top, std::min(rows, top + height), at * width, std::min(matrices[i].outputs, (at + 1) * width));
-        });
-    }
-
-    static int panel_rows(int rows, int inputs) {
-        int fit = std::max<int>(TILE_M * 4, PANEL_BYTES / (inputs * sizeof(T)) / TILE_M * TILE_M);
-        int panels = (rows + fit - 1) / fit;
-        return panels <= 1 ? std::max(rows, 1) : (rows / panels / TILE_M + 1) * TILE_M;
-    }
-
-    // `emit(row, output, tile row)` for every TILE_N results of a piece; fewer are valid where the matrix ends.
-    template <class Emit>
-    static void multiply_piece(const T* a, int inputs, const Matrix<T>& matrix, int top, int bottom, int begin, int end, Emit emit) {
-        Tile tile;
-        for (int n = begin; n < end; n += TILE_N)
-            for (int m = top, count; m < bottom; m += count) {
-                count = tile_rows(bottom - m);
-                multiply<T>(a + size_t(m) * inputs, inputs, count, matrix.weight, inputs, n, end, m == top, tile);
-                for (int r = 0; r < count; r++) emit(m + r, n, tile.values + r * TILE_N);
-            }
-    }
-
     static __m128 with_bias(const float* values, const float* bias, int n, int end) {
         __m128 result = _mm_load_ps(values);
         return bias == nullptr ? result : _mm_add_ps(result, load4(bias + n, end - n));
@@ -328,8 +236,8 @@ private:
             {(const T*)layer.value, layer.value_bias, key_width_, query_width_ + key_width_},
         };
         size_t stride = query_width_ + 2 * key_width_;
-        share_products(rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
-            multiply_piece(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
+        share_products<T>(*team_, rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
+            multiply_piece<T>(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
                 store4(projected_.data() + m * stride + matrix.column + n, with_bias(values, matrix.bias, n, end), end - n);
             });
         });
@@ -338,8 +246,8 @@ private:
     void add_product(const T* a, int rows, int inputs, const T* weight, const float* bias, float* stream) {
         const Matrix<T> matrices[] = {{weight, bias, shape_.hidden_size, 0}};
         const __m128 scale = _mm_set1_ps(shape_.residual_scale);
-        share_products(rows, inputs, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
-            multiply_piece(a, inputs, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
+        share_products<T>(*team_, rows, inputs, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
+            multiply_piece<T>(a, inputs, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
                 float* target = stream + size_t(m) * shape_.hidden_size + n;
                 __m128 more = _mm_mul_ps(with_bias(values, matrix.bias, n, end), scale);
                 store4(target, _mm_add_ps(load4(target, end - n), more), end - n);
@@ -351,7 +259,7 @@ private:
     void activate(const T* normed, int rows, const Layer& layer) {
         int inputs = shape_.hidden_size, width = shape_.intermediate_size;
         const Matrix<T> gates[] = {{(const T*)layer.gate, layer.gate_bias, width, 0}};
-        share_products(rows, inputs, gates, [&](const Matrix<T>& gate, int top, int bottom, int begin, int end) {
+        share_products<T>(*team_, rows, inputs, gates, [&](const Matrix<T>& gate, int top, int bottom, int begin, int end) {
             Tile first, second;
             for (int n = begin; n < end; n += TILE_N)
                 for (int m = top, count; m < bottom; m += count) {
@@ -376,8 +284,8 @@ private:
     void score_vocabulary(const T* normed, int rows) {
         const Matrix<T> matrices[] = {{(const T*)weights_.head, weights_.head_bias, shape_.vocab_size, 0}};
         const __m128 scale = _mm_set1_ps(shape_.logit_scale);
-        share_products(rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
-            multiply_piece(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
+        share_products<T>(*team_, rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
+            multiply_piece<T>(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
                 T* out = (T*)step_.logits + size_t(m) * shape_.vocab_size + n;
                 store4(out, _mm_mul_ps(with_bias(values, matrix.bias, n, end), scale), end - n);
             });
