@@ -8,6 +8,8 @@ LLMKitError                 a message for the user, never a stack trace
 ├── ModelError              2  a model directory, tokenizer or template cannot be used
 ├── CheckpointError         2  a checkpoint or a run directory cannot be used
 ├── EngineError             1  an engine failed while it ran
+│   ├── RequestError        1  a request that cannot be served as it is, whatever the load
+│   └── EngineBusyError     1  a request that may be served later
 ├── RewardError             1  a reward raised or gave no number
 ├── BenchError              1  a contender of a benchmark failed, or gave other results than the rest
 └── TrainingError           1  training cannot go on (NaN loss, disk full)
@@ -59,6 +61,22 @@ class EngineError(LLMKitError):
     """An engine failed while it was generating or training."""
 
     exit_code = 1
+
+
+class RequestError(EngineError):
+    """A request that no retry will serve: too long, an unknown adapter, a schema that makes no sense."""
+
+
+class EngineBusyError(EngineError):
+    """The engine or server takes no request now.
+
+    Attributes:
+        retry_after_seconds: when it may be worth asking again.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class RewardError(LLMKitError):

@@ -157,8 +157,24 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, slots=True)
+class Structure:
+    """What a completion must look like.
+
+    Attributes:
+        kind: `json` any JSON value, `json_schema` one that fits the schema in `text`, `regex`, `grammar` in the EBNF
+            of GBNF, `choice` one of the strings in the JSON list `text`.
+        text: the schema, expression, grammar or choices; empty for `json`.
+    """
+
+    kind: Literal["json", "json_schema", "regex", "grammar", "choice"]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How an engine draws tokens.
+    """How an engine draws tokens. What is left at its default changes nothing.
+
+    The order is: allowed and banned tokens, structure, penalties, logit bias, temperature, top-k, top-p, min-p.
 
     Attributes:
         max_new_tokens: most tokens to draw, the stop token included.
@@ -167,6 +183,21 @@ class SamplingParams:
         top_p: 1 keeps every token.
         stop_token_ids: drawing one of these ends the completion; it is part of `Completion.token_ids`.
         seed: makes the draw repeatable, whatever else is in the engine's batch; None draws a fresh one.
+        min_p: tokens less likely than this times the likeliest one are left out (arXiv:2407.01082); 0 keeps all.
+        repetition_penalty: divides positive logits, and multiplies negative ones, of tokens in prompt or completion
+            (arXiv:1909.05858); 1 is off.
+        presence_penalty: taken from the logits of tokens in the completion.
+        frequency_penalty: taken from the logits of tokens in the completion, as often as they are there.
+        logit_bias: (token id, what is added to its logit).
+        allowed_token_ids: nothing else can be drawn, stop tokens excepted; None allows all.
+        banned_token_ids: never drawn.
+        min_new_tokens: stop tokens and stop strings count only after so many tokens.
+        stop: strings that end the completion; the text ends before them, the tokens with the one that completed them.
+        structure: what the completion must look like.
+        logprob_kind: of which distribution the log-probabilities are: `raw` the model's own, `scaled` after temperature
+            and nothing else (what training compares with), `processed` the one that was drawn from.
+        num_top_logprobs: likeliest tokens to report at each place.
+        prompt_logprobs: report the log-probabilities of the prompt's tokens too.
     """
 
     max_new_tokens: int = 256
@@ -175,6 +206,19 @@ class SamplingParams:
     top_p: float = 1.0
     stop_token_ids: tuple[int, ...] = ()
     seed: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    allowed_token_ids: tuple[int, ...] | None = None
+    banned_token_ids: tuple[int, ...] = ()
+    min_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    structure: Structure | None = None
+    logprob_kind: Literal["raw", "scaled", "processed"] = "scaled"
+    num_top_logprobs: int = 0
+    prompt_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +227,10 @@ class Completion:
 
     Attributes:
         token_ids: N sampled ids, the stop token included when there is one.
-        logprobs: N log-probabilities, nats, of the distribution that was sampled from (after temperature, before
-            top-k and top-p, which `SamplingParams` of a training run leave off).
+        logprobs: N log-probabilities, nats, of the distribution that `SamplingParams.logprob_kind` names.
         versions: N weight versions, one per token.
-        stop_reason: `stop` a stop token was drawn, `length` the limit was reached, `cancelled` the caller or a pause
-            ended it.
+        stop_reason: `stop` a stop token or string was drawn, `length` the limit was reached, `cancelled` the caller, a
+            deadline or a pause ended it.
     """
 
     token_ids: list[int]
