@@ -39,15 +39,16 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
         ConfigError: the chosen runner cannot execute the model, or there is no memory for the cache.
         ModelError: the model cannot be loaded.
     """
-    from llmkit.engines.inference.native.choosing import choose
+    from llmkit.engines.inference.native.choosing import choose, end_tokens
     from llmkit.engines.inference.native.engine import NativeEngine, Terms
-    from llmkit.engines.inference.sampling.batch import SamplingContext
+    from llmkit.engines.inference.sampling.context import SamplingContext
     from llmkit.models.policy import load_policy
 
     policy = context.policy if context.policy is not None else load_policy(context.model, context.device)
     terms = Terms(config.max_waiting, config.aging_seconds, config.weight_update == "recompute")
     sampling = SamplingContext(
         vocab_size=policy.model.get_output_embeddings().weight.shape[0],
+        eos_token_ids=end_tokens(policy, context.tokenizer),
         tokenizer=context.tokenizer,
         device=policy.device,
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -156,6 +156,16 @@ def free_memory(device: torch.device) -> int | None:
         return None
     found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return int(found) * 1024 if found else None
+
+
+def end_tokens(policy: Policy, tokenizer: Any) -> list[int]:
+    """Ids that end a text, as the model and the tokenizer name them."""
+    named = getattr(policy.model, "generation_config", None) or policy.model.config.get_text_config()
+    ids = named.eos_token_id
+    found = {} if ids is None else dict.fromkeys(ids if isinstance(ids, list) else [ids])
+    if tokenizer is not None and tokenizer.eos_token_id is not None:
+        found[tokenizer.eos_token_id] = None
+    return list(found)
 
 
 def _model_name(policy: Policy) -> str:

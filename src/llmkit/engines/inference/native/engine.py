@@ -24,7 +24,8 @@ from llmkit.engines.inference.native.choosing import Chosen
 from llmkit.engines.inference.native.loop import StepLoop
 from llmkit.engines.inference.native.runner import BLOCK_SIZE
 from llmkit.engines.inference.native.sequences import Deliver, Request, Sequence
-from llmkit.engines.inference.sampling.batch import SamplerState, SamplingContext
+from llmkit.engines.inference.sampling.batch import SamplerState
+from llmkit.engines.inference.sampling.context import SamplingContext
 from llmkit.engines.inference.text_stream import TextStream
 from llmkit.errors import EngineBusyError, EngineError, RequestError
 from llmkit.types import Completion, SamplingParams
@@ -195,10 +196,10 @@ class NativeEngine:
             adapter=self._adapters[asked.adapter] if asked.adapter is not None else 0,
             deadline=now + asked.timeout_seconds if asked.timeout_seconds is not None else None,
         )
-        make = partial(self._sequences, request)
-        # Compiling a schema can take long.
-        request.sequences = make() if asked.sampling.structure is None else await asyncio.to_thread(make)
-        self._check_open()
+        if asked.sampling.structure is not None:
+            await self._sampling.prepare(asked.sampling)
+            self._check_open()
+        request.sequences = self._sequences(request)
         if not self._unsent:
             loop.call_soon(self._send)
         self._unsent.append(request)
@@ -209,14 +210,15 @@ class NativeEngine:
         sampling, tokenizer = asked.sampling, self._sampling.tokenizer
         prompt_ids = list(asked.prompt_ids)
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
-        reads = tokenizer is not None and (request.streams or bool(sampling.stop))
+        if not request.streams and not sampling.stop:
+            tokenizer = None  # nobody asks for text
         return [
             Sequence(
                 request,
                 index,
                 sampling,
                 SamplerState(sampling, (seed + index) % (1 << 64), prompt_ids, self._sampling),
-                TextStream(tokenizer, sampling) if reads else None,
+                TextStream(tokenizer, sampling) if tokenizer is not None else None,
                 list(prompt_ids),
                 len(prompt_ids),
                 prompt_scores=[TokenScores(None)] if sampling.prompt_logprobs else [],
@@ -328,7 +330,7 @@ def _set(setter: Callable[[Any], None], future: asyncio.Future[Any], value: Any)
         setter(value)
 
 
-def _signal() -> tuple[asyncio.Future[None], Callable[[], None]]:
+def _signal() -> tuple[asyncio.Future[None], Callable[[], object]]:
     """A future, and what any thread calls to bring it about."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()

@@ -15,10 +15,10 @@ from llmkit.engines.inference.native.runner import Runner
 from llmkit.engines.inference.native.scheduler import Limits, Scheduler
 from llmkit.engines.inference.native.sequences import Request, Sequence
 from llmkit.engines.inference.native.step_inputs import StepInputs, Wanted
-from llmkit.engines.inference.sampling.batch import Drawn, SamplerState, draw, prompt_scores
-from llmkit.errors import EngineError, LLMKitError, RequestError
+from llmkit.engines.inference.sampling.batch import draw, prompt_scores
+from llmkit.errors import EngineError, LLMKitError
 
-Command = Callable[[], None]
+Command = Callable[[], object]
 
 
 @dataclass
@@ -236,28 +236,12 @@ class StepLoop:
             rows += [row] * len(family)
         if rows != list(range(len(logits))):
             logits = logits[torch.tensor(rows, device=logits.device)]
-        drawn = self._draw_rows(logits, sequences)
+        drawn = draw(logits, [sequence.state for sequence in sequences])
+        for row, error in drawn.failures.items():
+            self._fail(sequences[row].request, error)
         for sequence, token, scores in zip(sequences, drawn.token_ids, drawn.scores, strict=True):
             if sequence.stop_reason is None:
                 self._take(sequence, token, scores)
-
-    def _draw_rows(self, logits: torch.Tensor, sequences: list[Sequence]) -> Drawn:
-        """Draw; a row that cannot be drawn fails its own request and gets the token -1."""
-        states: list[SamplerState] = [sequence.state for sequence in sequences]
-        try:
-            return draw(logits, states)
-        except RequestError:
-            token_ids: list[int] = []
-            scores: list[TokenScores] = []
-            for row, sequence in enumerate(sequences):
-                try:
-                    one = draw(logits[row : row + 1], states[row : row + 1])
-                except RequestError as error:
-                    self._fail(sequence.request, error)
-                    one = Drawn([-1], [TokenScores(None)])
-                token_ids += one.token_ids
-                scores += one.scores
-            return Drawn(token_ids, scores)
 
     def _take(self, sequence: Sequence, token: int, scores: TokenScores) -> None:
         """Add a drawn token and see whether it is the last."""

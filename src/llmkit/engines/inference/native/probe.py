@@ -43,7 +43,7 @@ def packed_runner(policy: Policy) -> PackedRunner | str:
     model: Any = policy.model
     if goes_one_by_one(model):
         return "its adapter puts something beside each sequence"
-    kinds = list(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    kinds: list[str] = list(getattr(model.config.get_text_config(), "layer_types", None) or [])
     if others := sorted(set(kinds) - ATTENTION_LAYERS):
         return f"it has layers of another kind: {', '.join(others)}"
     # Attention multiplies in the compute type under autocast, so nothing is lost by keeping keys in it.
