@@ -15,11 +15,11 @@ def check(sampling: SamplingParams, context: SamplingContext) -> None:
     """
     _check_numbers(sampling)
     _check_token_ids(sampling, context.vocab_size)
+    if "" in sampling.stop:
+        raise RequestError("stop has an empty string, which is everywhere; leave it out")
     if context.tokenizer is None and (sampling.stop or sampling.structure is not None):
         setting = "stop" if sampling.stop else "structure"
         raise RequestError(f"{setting} needs a tokenizer, and this engine was started without one; give token ids only")
-    if "" in sampling.stop:
-        raise RequestError("stop has an empty string, which is everywhere; leave it out")
 
 
 def _check_numbers(sampling: SamplingParams) -> None:

@@ -1,6 +1,7 @@
 """Structures made ready to mask tokens with: in worker threads, within a deadline, each once."""
 
 import asyncio
+import json
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,15 +18,23 @@ if TYPE_CHECKING:
 MAX_KEPT = 256
 """Structures that stay compiled; the one unused for longest goes first."""
 NUM_WORKERS = 4
+MAX_ITEMS_PER_STEP = 10_000
+"""Of the parser, for the mask of one token: a grammar that needs more would hold up the whole batch."""
 
 
 class CompiledStructure:
-    """A structure for one vocabulary."""
+    """A structure for one vocabulary.
 
-    def __init__(self, matcher: "LLMatcher", tokenizer: "LLTokenizer") -> None:
+    Attributes:
+        num_tokens: size of the vocabulary.
+        misread: tokens that must not be drawn, as their text is not known for certain.
+    """
+
+    def __init__(self, matcher: "LLMatcher", tokenizer: "LLTokenizer", misread: list[int]) -> None:
         self._matcher = matcher
         self._tokenizer = tokenizer
         self.num_tokens: int = tokenizer.vocab_size
+        self.misread = misread
 
     def matcher(self) -> "LLMatcher":
         """A new matcher at the beginning of the structure."""
@@ -86,22 +95,26 @@ class StructureCompiler:
 
         source = source_of(structure)
         # Messages with the parser's state are long and may hold what others wrote.
-        limits = LLParserLimits(verbose_errors=False)
+        limits = LLParserLimits(verbose_errors=False, step_max_items=MAX_ITEMS_PER_STEP)
         matcher = LLMatcher(tokenizer, source.text, log_level=0, limits=limits)
-        if matcher.is_error():
-            raise RequestError(source.explain(matcher.get_error()))
-        return CompiledStructure(matcher, tokenizer)
+        trial = matcher.deep_copy()
+        if not trial.is_error():
+            trial.compute_bitmask()  # some of what is too large shows here first
+        if trial.is_error():
+            raise RequestError(source.explain(trial.get_error()))
+        return CompiledStructure(matcher, tokenizer, _misread(self._tokenizer))
 
     def _read_vocabulary(self) -> "LLTokenizer":
+        try:
+            from llguidance import LLTokenizer
+        except ImportError as error:
+            raise RequestError("structured output needs llguidance: pip install 'llmkit[structured]'") from error
         tokenizer: Any = self._tokenizer
         if not getattr(tokenizer, "is_fast", False):
             raise RequestError("structured output needs a fast tokenizer (tokenizer.json), which this model has not")
+        size = max(self._vocab_size, len(tokenizer))
         try:
-            from llguidance.hf import from_tokenizer
-        except ImportError as error:
-            raise RequestError("structured output needs llguidance: pip install 'llmkit[structured]'") from error
-        try:
-            return from_tokenizer(tokenizer, n_vocab=max(self._vocab_size, len(tokenizer)))
+            return LLTokenizer(_description(tokenizer), n_vocab=size, eos_token=tokenizer.eos_token_id)
         except ValueError as error:
             raise RequestError(f"structured output cannot read this model's tokenizer: {error}") from error
 
@@ -109,3 +122,20 @@ class StructureCompiler:
         return RequestError(
             f"structure ({structure.kind}): not compiled within {self._timeout_seconds:g} seconds; make it simpler"
         )
+
+
+def _description(tokenizer: Any) -> str:
+    """A fast tokenizer as JSON, in a form that llguidance knows: it takes SentencePiece's spaces as a sequence only."""
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    description["truncation"] = description["padding"] = None
+    decoder = description["decoder"] or {}
+    if decoder.get("type") in ("Metaspace", "Replace"):
+        replace = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+        description["decoder"] = {"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}]}
+    return json.dumps(description)
+
+
+def _misread(tokenizer: Any) -> list[int]:
+    """Added tokens whose text is not what it says on them: a normalizer has changed it, which llguidance overlooks."""
+    added = tokenizer.added_tokens_decoder.items()
+    return [token_id for token_id, token in added if tokenizer.convert_ids_to_tokens(token_id) != token.content]

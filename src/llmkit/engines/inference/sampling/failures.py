@@ -14,7 +14,7 @@ def failure_of(logits: Tensor, state: SamplerState) -> EngineError:
     if bool((logits == float("-inf")).all()):
         return EngineError(f"{where}: the model's logits are all -inf; its weights or its precision are broken")
     if state.structure is not None and state.structure.error:
-        return RequestError(f"{where}: the structure became too complex: {state.structure.error}; make it simpler")
+        return RequestError(f"{where}: the structure cannot go on: {state.structure.error}")
     settings = ", ".join(_masking(state))
     return RequestError(f"{where}: {settings} together leave no token to draw; loosen one of them")
 

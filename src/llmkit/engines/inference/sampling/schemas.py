@@ -107,8 +107,9 @@ def _place(schema: Any, problem: str) -> str:
     place = "#"
     for _, (pointer, part) in zip(range(MAX_SUBSCHEMAS), _parts(schema, "#"), strict=False):
         if pointer.startswith(place):
-            _, messages = LLMatcher.validate_grammar(_from_schema(part))
-            if any(problem in message or message in problem for message in messages):
+            # The same complaint, if any, in the words of the compiler, which may say more than the check.
+            complaint = LLMatcher.validate_grammar(_from_schema(part))
+            if complaint and (complaint in problem or problem in complaint):
                 place = pointer
     return place
 

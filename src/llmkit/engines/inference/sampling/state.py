@@ -60,11 +60,7 @@ class SamplerState:
         )
 
     def accept(self, token_id: int) -> None:
-        """Go on after a token, drawn or given.
-
-        Raises:
-            RequestError: the structure has no place for the token, which only happens to one that was not drawn.
-        """
+        """Go on after a token, drawn or given. After one that the structure has no place for, the next draw fails."""
         self.num_drawn += 1
         if self.penalties is not None:
             self.penalties.count(token_id)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from llmkit.engines.inference.sampling.compiling import CompiledStructure
-from llmkit.errors import RequestError
 
 if TYPE_CHECKING:
     from llguidance import LLExecutor
@@ -29,6 +28,7 @@ class StructureState:
         """
         self.matcher = compiled.matcher()
         self.end_ids = list(end_ids)
+        self.misread = compiled.misread
         self.num_tokens = compiled.num_tokens
         self.has_ended = False
         self._min_new_tokens = min_new_tokens
@@ -50,17 +50,11 @@ class StructureState:
         return self.matcher.get_error()
 
     def accept(self, token_id: int) -> None:
-        """Go on after a token.
-
-        Raises:
-            RequestError: the structure has no place for it.
-        """
+        """Go on after a token; one that does not fit leaves an `error`."""
         self._num_drawn += 1
         if token_id in self.end_ids and self.matcher.is_accepting():
             self.has_ended = True
-        elif not self.matcher.consume_token(token_id):
-            raise RequestError(f"the structure has no place for token {token_id}: {self.error}")
-        else:
+        elif self.matcher.consume_token(token_id):
             self.has_ended = self.is_over and not self.end_ids
 
 
@@ -78,6 +72,7 @@ def structure_masks(states: Sequence[StructureState], size: int, device: torch.d
         if state.error:
             allowed[row] = False
         else:
+            allowed[row, [token for token in state.misread if token < size]] = False
             allowed[row, [token for token in state.end_ids if token < size]] = state.may_end
     return allowed
 
