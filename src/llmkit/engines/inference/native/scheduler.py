@@ -210,7 +210,7 @@ class Scheduler:
     def _admit(self, plan: Plan, left: int, admits_new: bool) -> None:
         """Let those that wait begin, as long as there is room."""
         held_back = []
-        while self._waiting and left > 0 and self.num_running < self._limits.max_sequences:
+        while self._waiting and self.num_running < self._limits.max_sequences:
             entry = heapq.heappop(self._waiting)
             sequence = entry[2]
             if not (admits_new or sequence.admitted):
@@ -221,11 +221,11 @@ class Scheduler:
                 sequence.admitted = True
                 leader.followers.append(sequence)
                 continue
-            prefix = self._find_prefix(sequence)
+            prefix = self._find_prefix(sequence) if left > 0 else []
             if prefix is None:
                 held_back.append(entry)
                 continue
-            if not self._fits(sequence, prefix):
+            if left <= 0 or not self._fits(sequence, prefix):
                 held_back.append(entry)
                 break
             left -= self._begin(sequence, prefix, left, plan)
