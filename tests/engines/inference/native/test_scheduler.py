@@ -161,7 +161,7 @@ ASKED = st.tuples(st.integers(1, 60), st.integers(0, 2), st.integers(0, 2), st.i
 MOVES = st.lists(st.one_of(ASKED, st.integers(0, 5)), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(MOVES, st.integers(8, 40), st.integers(16, 64))
 def test_whatever_comes_and_goes_blocks_add_up_and_all_are_served(moves, num_blocks, budget):
     scheduler = scheduler_of(num_blocks, max_sequences=6, max_step_tokens=budget)
