@@ -87,8 +87,8 @@ async def evaluate(sampler: Sampler, records: Sequence[Record], session: Session
         if are_others:
             await sampler.engine.load_weights(step)
         rollouts = await sampler.held_out(records)
-    if are_others:
-        await sampler.engine.load_weights(step)
+    # Also makes void what the engine keeps of these prompts: a run that is resumed here has not computed them.
+    await sampler.engine.load_weights(step)
     session.journal.rollouts(step, rollouts, split="eval")
     if step in (0, session.total_steps):
         print_samples("Before training" if step == 0 else "After training", rollouts)
