@@ -24,9 +24,7 @@ def make(length: int, *, first: int = 0, priority: int = 0, num_completions: int
     """The sequences of a request for a prompt of `length` tokens."""
     sampling = SamplingParams()
     prompt = [(first + place) % 1000 for place in range(length)]
-    request = Request(
-        GenerationRequest(prompt, sampling), lambda _: None, streams=False, rank=(priority, next(orders))
-    )
+    request = Request(GenerationRequest(prompt, sampling), lambda _: None, streams=False, rank=(priority, next(orders)))
     request.sequences = [
         Sequence(request, index, sampling, SamplerState(sampling, 0, prompt, CONTEXT), None, list(prompt), length,
                  root=ROOT)

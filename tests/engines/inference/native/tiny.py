@@ -99,15 +99,18 @@ def prompts(*lengths: int, vocabulary: int = 199) -> list[list[int]]:
 
 
 def save_adapter(model: Any, directory: Path, *, seed: int, **options: Any) -> Any:
-    """Save a random LoRA adapter of a model; returns the logits function of the model with the adapter merged."""
+    """Save a random LoRA adapter of a model; returns the model with the adapter merged."""
     import copy
+    import warnings
 
     from peft import LoraConfig, get_peft_model
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that transformers is changing
         torch.manual_seed(seed)
         wrapped = get_peft_model(
-            copy.deepcopy(model), LoraConfig(**{"r": 4, "task_type": "CAUSAL_LM", "init_lora_weights": False, **options})
+            copy.deepcopy(model),
+            LoraConfig(**{"r": 4, "task_type": "CAUSAL_LM", "init_lora_weights": False, **options}),
         )
     wrapped.save_pretrained(directory)
     return wrapped.merge_and_unload().eval()

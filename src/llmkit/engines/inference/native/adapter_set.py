@@ -30,6 +30,10 @@ class AdapterSet:
         self._hooks: dict[nn.Module, Any] = {}
         self._applied = _Applied()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AdapterSet":
+        """Copies of the model, such as a reference model, have no part in the adapters."""
+        return self
+
     def load(self, name: str, adapter: LowRankAdapter) -> None:
         """Put an adapter beside the layers that it is for.
 
@@ -75,7 +79,7 @@ class AdapterSet:
             return None
         hidden, result = given[0].flatten(0, -2), output.flatten(0, -2).clone()
         for name, tokens in self._applied.tokens:
-            factors = self._factors[module].get(name)
+            factors = self._factors.get(module, {}).get(name)
             if factors is None:
                 continue
             chosen = hidden if tokens is None else hidden.index_select(0, tokens)
