@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from .tiny import ONE_BY_ONE, PACKED, engine_of, make_model, prompts
 from llmkit.types import SamplingParams
+
+from .tiny import ONE_BY_ONE, PACKED, engine_of, make_model, prompts
 
 NEW_TOKENS = 20
 LENGTHS = (1, 5, 16, 33, 47, 60)

@@ -51,7 +51,8 @@ PACKED: dict[str, Callable[[], Any]] = {
     "olmo2": lambda: hf.Olmo2Config(**COMMON),
     "gpt-oss, sinks": lambda: hf.GptOssConfig(
         **COMMON, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=20,
-        layer_types=["sliding_attention", "full_attention"], rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
     ),
     "cohere2": lambda: hf.Cohere2Config(**{**COMMON, "num_hidden_layers": 4}, sliding_window=20),
 }  # fmt: skip
