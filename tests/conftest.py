@@ -15,11 +15,12 @@ FakePackage = Callable[..., Path]
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tokenized rows of the tests stay out of the user's cache; the embedded models, which take minutes, are shared."""
+    """Tokenized rows of the tests stay out of the user's cache; models and compiled code are shared."""
     cache = tmp_path_factory.mktemp("cache")
-    models = cache_directory() / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    (cache / "models").symlink_to(models)
+    for group in ("models", "kernels"):
+        shared = cache_directory() / group
+        shared.mkdir(parents=True, exist_ok=True)
+        (cache / group).symlink_to(shared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMKIT_CACHE", str(cache))
         yield

@@ -50,9 +50,14 @@ def disk(path: Path) -> dict[str, Any]:
     return {"path": str(path), "free": free_bytes(path), "writable": os.access(there, os.W_OK)}
 
 
+def compiler_command() -> str | None:
+    """What compiles C++: `$CXX`, or the first of `COMPILERS` that is there; None when there is none."""
+    return os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), None)
+
+
 def compiler() -> str | None:
     """First line of a C++ compiler's `--version`; None when there is none."""
-    command = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), None)
+    command = compiler_command()
     if command is None:
         return None
     try:

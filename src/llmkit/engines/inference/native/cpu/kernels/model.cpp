@@ -1,0 +1,525 @@
+// One step of a Llama-like model over a paged key-value cache, behind a plain C interface.
+#include "model.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "attention.h"
+#include "matmul.h"
+#include "team.h"
+
+namespace {
+
+constexpr int MAX_HEAD_DIM = 512;
+constexpr int SPAN_TOKENS = 32;          // of a prompt that one piece of attention takes
+constexpr int OWN_NORM_ROWS = 4;         // up to here every thread normalises for itself, which saves a barrier
+constexpr int PIECE_OUTPUTS = 64;        // most outputs of a matrix product in one piece
+constexpr size_t PANEL_BYTES = 256 << 10;  // of activations that stay in the L2 cache while weights pass
+
+// Consecutive tokens of a sequence whose attention is one piece of work for each key-value head.
+struct Span {
+    int sequence, token, count, row;  // `row` of the output for the first token
+};
+
+// One matrix of a product that takes several, with the same activations.
+template <class T>
+struct Matrix {
+    const T* weight;
+    const float* bias;
+    int outputs;
+    int column;  // where its first output goes
+};
+
+class Model {
+public:
+    virtual ~Model() = default;
+    virtual size_t bytes_per_block() const = 0;
+    virtual bool allocate(int num_blocks) = 0;
+    virtual void copy_block(int source, int target) = 0;
+    virtual void set_weights(const Weights& weights) = 0;
+    virtual bool forward(const Step& step) = 0;
+    std::string error;
+};
+
+template <class T>
+class TypedModel final : public Model {
+public:
+    TypedModel(const Shape& shape, int num_threads)
+        : shape_(shape),
+          layout_(HeadLayout::of<T>(shape.head_dim)),
+          layer_bytes_(layout_.bytes() * shape.num_kv_heads),
+          block_bytes_(layer_bytes_ * shape.num_layers),
+          group_(shape.num_heads / shape.num_kv_heads),
+          query_width_(shape.num_heads * shape.head_dim),
+          key_width_(shape.num_kv_heads * shape.head_dim),
+          num_threads_(num_threads),
+          own_norms_(num_threads),
+          scores_(num_threads),
+          weights_of_(num_threads) {}
+
+    ~TypedModel() override {
+        if (cache_ != nullptr) munmap(cache_, num_blocks_ * block_bytes_);
+        if (owner_ != getpid()) (void)team_.release();  // threads do not survive a fork
+    }
+
+    size_t bytes_per_block() const override { return block_bytes_; }
+
+    bool allocate(int num_blocks) override {
+        void* memory = mmap(nullptr, num_blocks * block_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) return false;
+#ifdef MADV_HUGEPAGE
+        madvise(memory, num_blocks * block_bytes_, MADV_HUGEPAGE);
+#endif
+        cache_ = (char*)memory;
+        num_blocks_ = num_blocks;
+        return true;
+    }
+
+    void copy_block(int source, int target) override {
+        std::memmove(cache_ + target * block_bytes_, cache_ + source * block_bytes_, block_bytes_);
+    }
+
+    void set_weights(const Weights& weights) override {
+        layers_.assign(weights.layers, weights.layers + shape_.num_layers);
+        bool is_first = weights_.layers == nullptr;
+        weights_ = weights;
+        if (is_first) gather_pages();
+    }
+
+    bool forward(const Step& step) override {
+        if (!check(step)) return false;
+        step_ = step;
+        plan();
+        if (team_ == nullptr || owner_ != getpid()) {
+            (void)team_.release();
+            team_ = std::make_unique<Team>(num_threads_);
+            owner_ = getpid();
+        }
+        team_->run([this](int thread) { run(thread); });
+        return true;
+    }
+
+private:
+    // Ask for large pages under the matrices: a step reads all of them, and small pages cost a third of the bandwidth.
+    // Only an advice; contents and addresses stay.
+    void gather_pages() const {
+#ifdef __linux__
+        constexpr int COLLAPSE = 25;  // MADV_COLLAPSE of Linux 6.1; others refuse it
+        constexpr uintptr_t PAGE = 2 << 20;
+        std::vector<std::pair<uintptr_t, uintptr_t>> ranges;
+        auto add = [&](const void* matrix, size_t outputs, size_t inputs) {
+            ranges.emplace_back(uintptr_t(matrix), uintptr_t(matrix) + outputs * inputs * sizeof(T));
+        };
+        for (const Layer& layer : layers_) {
+            add(layer.query, query_width_, shape_.hidden_size);
+            for (const void* matrix : {layer.key, layer.value}) add(matrix, key_width_, shape_.hidden_size);
+            add(layer.output, shape_.hidden_size, query_width_);
+            for (const void* matrix : {layer.gate, layer.up, layer.down}) add(matrix, shape_.intermediate_size, shape_.hidden_size);
+        }
+        add(weights_.head, shape_.vocab_size, shape_.hidden_size);
+        std::sort(ranges.begin(), ranges.end());
+        for (size_t first = 0, last; first < ranges.size(); first = last) {
+            uintptr_t end = ranges[first].second;
+            for (last = first + 1; last < ranges.size() && ranges[last].first < end + PAGE; last++) end = std::max(end, ranges[last].second);
+            uintptr_t begin = (ranges[first].first + PAGE - 1) / PAGE * PAGE, whole = end / PAGE * PAGE;
+            if (begin >= whole) continue;
+            madvise((void*)begin, whole - begin, MADV_HUGEPAGE);
+            madvise((void*)begin, whole - begin, COLLAPSE);
+        }
+#endif
+    }
+
+    template <class... Values>
+    bool refuse(const char* format, Values... values) {
+        char text[200];
+        std::snprintf(text, sizeof text, format, values...);
+        error = text;
+        return false;
+    }
+
+    bool check(const Step& step) {
+        for (int s = 0; s < step.num_sequences; s++) {
+            int begin = step.query_starts[s], end = step.query_starts[s + 1];
+            if (begin < 0 || begin >= end || end > step.num_tokens)
+                return refuse("sequence %d owns the tokens %d to %d of %d", s, begin, end, step.num_tokens);
+            for (int t = begin; t < end; t++) {
+                if (step.token_ids[t] < 0 || step.token_ids[t] >= shape_.vocab_size)
+                    return refuse("token id %lld is not in the vocabulary of %d", (long long)step.token_ids[t], shape_.vocab_size);
+                if (step.positions[t] != step.positions[begin] + t - begin)
+                    return refuse("positions of sequence %d are not consecutive at token %d", s, t);
+            }
+            long long last = step.positions[end - 1];
+            if (step.positions[begin] < 0 || last >= weights_.num_positions)
+                return refuse("position %lld lies outside of 0 to %d", last, weights_.num_positions - 1);
+            if (last / BLOCK >= step.table_width)
+                return refuse("position %lld needs %lld blocks, the table has %d", last, last / BLOCK + 1, step.table_width);
+            // Blocks that fell out of every layer's window may be gone; the rest has to be there.
+            for (int b = 0; b <= last / BLOCK; b++)
+                if (int block = step.block_tables[s * step.table_width + b]; block < 0 || block >= num_blocks_)
+                    return refuse("block %d is not one of the %d of the cache", block, num_blocks_);
+        }
+        if (step.num_sequences == 0 || step.query_starts[0] != 0 || step.query_starts[step.num_sequences] != step.num_tokens)
+            return refuse("the sequences do not own all of the %d tokens", step.num_tokens);
+        for (int i = 0; i < step.num_logits; i++)
+            if (step.logit_positions[i] < 0 || step.logit_positions[i] >= step.num_tokens)
+                return refuse("there is no token %lld among %d", (long long)step.logit_positions[i], step.num_tokens);
+        return true;
+    }
+
+    // Cut the attention into pieces, and make room: threads allocate nothing.
+    void plan() {
+        int tokens = step_.num_tokens, longest = 0;
+        is_decode_ = tokens == step_.num_sequences;
+        sequence_of_.resize(tokens);
+        spans_.clear();
+        for (int s = 0; s < step_.num_sequences; s++) {
+            int begin = step_.query_starts[s], end = step_.query_starts[s + 1];
+            std::fill(sequence_of_.begin() + begin, sequence_of_.begin() + end, s);
+            longest = std::max(longest, int(step_.positions[end - 1]) + 1);
+            for (int t = begin; t < end; t += SPAN_TOKENS) spans_.push_back({s, t, std::min(SPAN_TOKENS, end - t), t});
+        }
+        last_spans_.clear();
+        for (int i = 0; i < step_.num_logits; i++) {
+            int token = int(step_.logit_positions[i]);
+            last_spans_.push_back({sequence_of_[token], token, 1, i});
+        }
+        size_t rows = std::max(tokens, step_.num_logits);
+        auto room = [](auto& buffer, size_t size) { if (buffer.size() < size) buffer.resize(size); };
+        room(residual_, rows * shape_.hidden_size);
+        room(chosen_, size_t(step_.num_logits) * shape_.hidden_size);
+        room(normed_, rows * shape_.hidden_size);
+        room(projected_, rows * (query_width_ + 2 * key_width_));
+        room(queries_, rows * query_width_);
+        room(attended_, rows * query_width_);
+        room(activated_, rows * shape_.intermediate_size);
+        context_ = (size_t(longest) + 2 * BLOCK - 1) / (2 * BLOCK) * (2 * BLOCK) + 2 * BLOCK;
+        for (int thread = 0; thread < num_threads_; thread++) {
+            room(own_norms_[thread], size_t(OWN_NORM_ROWS) * shape_.hidden_size);
+            room(scores_[thread], QUERIES * context_);
+            room(weights_of_[thread], QUERIES * context_);
+        }
+    }
+
+    void run(int thread) {
+        int rows = step_.num_tokens;
+        float* stream = residual_.data();
+        team_->share(rows, [&](int row) { embed(step_.token_ids[row], stream + size_t(row) * shape_.hidden_size); });
+        for (int l = 0; l < shape_.num_layers; l++) {
+            const Layer& layer = layers_[l];
+            bool is_last = l + 1 == shape_.num_layers;
+            const T* normed = normalise(thread, stream, rows, layer.attention_norm);
+            project(normed, rows, layer);
+            if (is_last && step_.num_logits == 0) {
+                team_->share(rows, [&](int row) { write_cache(row, l, 0, shape_.num_kv_heads); });
+                return;
+            }
+            attend_all(thread, l, is_last);
+            if (is_last) {  // the other rows have done all they can: their keys and values are written
+                rows = step_.num_logits;
+                team_->share(rows, [&](int row) {
+                    const float* source = stream + size_t(step_.logit_positions[row]) * shape_.hidden_size;
+                    std::copy(source, source + shape_.hidden_size, chosen_.data() + size_t(row) * shape_.hidden_size);
+                });
+                stream = chosen_.data();
+            }
+            add_product(attended_.data(), rows, query_width_, (const T*)layer.output, layer.output_bias, stream);
+            normed = normalise(thread, stream, rows, layer.mlp_norm);
+            activate(normed, rows, layer);
+            add_product(activated_.data(), rows, shape_.intermediate_size, (const T*)layer.down, layer.down_bias, stream);
+        }
+        score_vocabulary(normalise(thread, stream, rows, weights_.final_norm), rows);
+    }
+
+    void embed(int64_t token, float* out) const {
+        int width = shape_.hidden_size;
+        if (shape_.embedding_is_bf16) {
+            const bf16* row = (const bf16*)weights_.embedding + size_t(token) * width;
+            for (int i = 0; i < width; i++) out[i] = to_float(row[i]) * shape_.embedding_scale;
+        } else {
+            const float* row = (const float*)weights_.embedding + size_t(token) * width;
+            for (int i = 0; i < width; i++) out[i] = row[i] * shape_.embedding_scale;
+        }
+    }
+
+    // 1 / sqrt(mean(x^2) + eps)
+    float inverse_rms(const float* x, int width) const {
+        F squares = zero();
+        int i = 0;
+        for (; i + W <= width; i += W) squares = fma(load(x + i), load(x + i), squares);
+        if (i < width) {
+            F rest = load(x + i, width - i);
+            squares = fma(rest, rest, squares);
+        }
+        return 1.0f / std::sqrt(sum(squares) / float(width) + shape_.norm_eps);
+    }
+
+    // RMSNorm, arXiv:1910.07467, equation 4.
+    void normalise_row(const float* x, const float* weight, T* out) const {
+        int width = shape_.hidden_size, i = 0;
+        F factor = set1(inverse_rms(x, width));
+        for (; i + W <= width; i += W) store(out + i, mul(mul(load(x + i), factor), load(weight + i)));
+        if (int rest = width - i; rest > 0) store(out + i, mul(mul(load(x + i, rest), factor), load(weight + i, rest)), rest);
+    }
+
+    const T* normalise(int thread, const float* stream, int rows, const float* weight) {
+        int width = shape_.hidden_size;
+        if (rows <= OWN_NORM_ROWS) {
+            T* own = own_norms_[thread].data();
+            for (int row = 0; row < rows; row++) normalise_row(stream + size_t(row) * width, weight, own + size_t(row) * width);
+            return own;
+        }
+        team_->share(rows, [&](int row) { normalise_row(stream + size_t(row) * width, weight, normed_.data() + size_t(row) * width); });
+        return normed_.data();
+    }
+
+    // Go through the products of `rows` activations with matrices piece by piece: `work(matrix, first row, end row, first
+    // output, end output)`, all matrices having `inputs` columns.
+    template <size_t COUNT, class Work>
+    void share_products(int rows, int inputs, const Matrix<T> (&matrices)[COUNT], Work work) {
+        int all = 0, height = panel_rows(rows, inputs), pieces[COUNT], total = 0;
+        for (const auto& matrix : matrices) all += matrix.outputs;
+        int width = num_threads_ == 1 ? PIECE_OUTPUTS : std::clamp(all / (4 * num_threads_) / TILE_N * TILE_N, 2 * TILE_N, PIECE_OUTPUTS);
+        for (size_t i = 0; i < COUNT; i++) total += pieces[i] = (matrices[i].outputs + width - 1) / width;
+        int panels = (rows + height - 1) / height;
+        team_->share(panels * total, [&](int piece) {
+            int top = piece / total * height, at = piece % total;
+            size_t i = 0;
+            while (at >= pieces[i]) at -= pieces[i++];
+            work(matrices[i], top, std::min(rows, top + height), at * width, std::min(matrices[i].outputs, (at + 1) * width));
+        });
+    }
+
+    static int panel_rows(int rows, int inputs) {
+        int fit = std::max<int>(TILE_M * 4, PANEL_BYTES / (inputs * sizeof(T)) / TILE_M * TILE_M);
+        int panels = (rows + fit - 1) / fit;
+        return panels <= 1 ? std::max(rows, 1) : (rows / panels / TILE_M + 1) * TILE_M;
+    }
+
+    // `emit(row, output, tile row)` for every TILE_N results of a piece; fewer are valid where the matrix ends.
+    template <class Emit>
+    static void multiply_piece(const T* a, int inputs, const Matrix<T>& matrix, int top, int bottom, int begin, int end, Emit emit) {
+        Tile tile;
+        for (int n = begin; n < end; n += TILE_N)
+            for (int m = top, count; m < bottom; m += count) {
+                count = tile_rows(bottom - m);
+                multiply<T>(a + size_t(m) * inputs, inputs, count, matrix.weight, inputs, n, end, m == top, tile);
+                for (int r = 0; r < count; r++) emit(m + r, n, tile.values + r * TILE_N);
+            }
+    }
+
+    static __m128 with_bias(const float* values, const float* bias, int n, int end) {
+        __m128 result = _mm_load_ps(values);
+        return bias == nullptr ? result : _mm_add_ps(result, load4(bias + n, end - n));
+    }
+
+    void project(const T* normed, int rows, const Layer& layer) {
+        const Matrix<T> matrices[] = {
+            {(const T*)layer.query, layer.query_bias, query_width_, 0},
+            {(const T*)layer.key, layer.key_bias, key_width_, query_width_},
+            {(const T*)layer.value, layer.value_bias, key_width_, query_width_ + key_width_},
+        };
+        size_t stride = query_width_ + 2 * key_width_;
+        share_products(rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
+            multiply_piece(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
+                store4(projected_.data() + m * stride + matrix.column + n, with_bias(values, matrix.bias, n, end), end - n);
+            });
+        });
+    }
+
+    void add_product(const T* a, int rows, int inputs, const T* weight, const float* bias, float* stream) {
+        const Matrix<T> matrices[] = {{weight, bias, shape_.hidden_size, 0}};
+        const __m128 scale = _mm_set1_ps(shape_.residual_scale);
+        share_products(rows, inputs, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
+            multiply_piece(a, inputs, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
+                float* target = stream + size_t(m) * shape_.hidden_size + n;
+                __m128 more = _mm_mul_ps(with_bias(values, matrix.bias, n, end), scale);
+                store4(target, _mm_add_ps(load4(target, end - n), more), end - n);
+            });
+        });
+    }
+
+    // silu(gate) * up, arXiv:2002.05202, equation 6.
+    void activate(const T* normed, int rows, const Layer& layer) {
+        int inputs = shape_.hidden_size, width = shape_.intermediate_size;
+        const Matrix<T> gates[] = {{(const T*)layer.gate, layer.gate_bias, width, 0}};
+        share_products(rows, inputs, gates, [&](const Matrix<T>& gate, int top, int bottom, int begin, int end) {
+            Tile first, second;
+            for (int n = begin; n < end; n += TILE_N)
+                for (int m = top, count; m < bottom; m += count) {
+                    count = tile_rows(bottom - m);
+                    const T* a = normed + size_t(m) * inputs;
+                    multiply<T>(a, inputs, count, gate.weight, inputs, n, end, m == top, first);
+                    multiply<T>(a, inputs, count, (const T*)layer.up, inputs, n, end, m == top, second);
+                    for (int r = 0; r < count; r++) {
+                        _mm_store_ps(first.values + r * TILE_N, with_bias(first.values + r * TILE_N, gate.bias, n, end));
+                        _mm_store_ps(second.values + r * TILE_N, with_bias(second.values + r * TILE_N, layer.up_bias, n, end));
+                    }
+                    alignas(64) T values[sizeof(Tile) / sizeof(float)];
+                    for (int i = 0; i < count * TILE_N; i += W)
+                        store(values + i, mul(silu(load(first.values + i)), load(second.values + i)));
+                    for (int r = 0; r < count; r++)
+                        std::memcpy(activated_.data() + size_t(m + r) * width + n, values + r * TILE_N,
+                                    std::min(TILE_N, end - n) * sizeof(T));
+                }
+        });
+    }
+
+    void score_vocabulary(const T* normed, int rows) {
+        const Matrix<T> matrices[] = {{(const T*)weights_.head, weights_.head_bias, shape_.vocab_size, 0}};
+        const __m128 scale = _mm_set1_ps(shape_.logit_scale);
+        share_products(rows, shape_.hidden_size, matrices, [&](const Matrix<T>& matrix, int top, int bottom, int begin, int end) {
+            multiply_piece(normed, shape_.hidden_size, matrix, top, bottom, begin, end, [&](int m, int n, const float* values) {
+                T* out = (T*)step_.logits + size_t(m) * shape_.vocab_size + n;
+                store4(out, _mm_mul_ps(with_bias(values, matrix.bias, n, end), scale), end - n);
+            });
+        });
+    }
+
+    // Normalise a head where the model does, and turn its first `rotary_dim` numbers by halves (arXiv:2104.09864).
+    void prepare_head(const float* values, const float* norm, bool rotates, int64_t position, float* out) const {
+        int width = shape_.head_dim, half = shape_.rotary_dim / 2;
+        if (norm == nullptr) {
+            std::copy(values, values + width, out);
+        } else {
+            float factor = inverse_rms(values, width);
+            for (int i = 0; i < width; i++) out[i] = values[i] * factor * norm[i];
+        }
+        if (!rotates) return;
+        const float *cosine = weights_.cosines + position * half, *sine = weights_.sines + position * half;
+        float* other = out + half;
+        for (int i = 0; i < half; i++) {
+            float a = out[i], b = other[i];
+            out[i] = a * cosine[i] - b * sine[i];
+            other[i] = b * cosine[i] + a * sine[i];
+        }
+    }
+
+    const float* projection(int token, int column) const {
+        return projected_.data() + size_t(token) * (query_width_ + 2 * key_width_) + column;
+    }
+
+    void write_queries(int token, int l, int begin, int end) {
+        const Layer& layer = layers_[l];
+        alignas(64) float head[MAX_HEAD_DIM];
+        for (int h = begin; h < end; h++) {
+            int at = h * shape_.head_dim;
+            prepare_head(projection(token, at), layer.query_norm, layer.rotates, step_.positions[token], head);
+            T* out = queries_.data() + size_t(token) * query_width_ + at;
+            for (int i = 0; i < shape_.head_dim; i++) assign(out[i], head[i]);
+        }
+    }
+
+    void write_cache(int token, int l, int begin, int end) {
+        const Layer& layer = layers_[l];
+        alignas(64) float head[MAX_HEAD_DIM];
+        int64_t position = step_.positions[token];
+        int slot = position % BLOCK;
+        for (int h = begin; h < end; h++) {
+            char* block = head_cache(sequence_of_[token], l, h).block(position / BLOCK);
+            int at = query_width_ + h * shape_.head_dim;
+            prepare_head(projection(token, at), layer.key_norm, layer.rotates, position, head);
+            write_key<T>(layout_, block, slot, head);
+            write_value<T>(layout_, block, slot, projection(token, at + key_width_));
+        }
+    }
+
+    HeadCache head_cache(int sequence, int l, int head) const {
+        return {cache_ + l * layer_bytes_ + head * layout_.bytes(), block_bytes_, step_.block_tables + size_t(sequence) * step_.table_width};
+    }
+
+    void attend_all(int thread, int l, bool is_last) {
+        const auto& spans = is_last ? last_spans_ : spans_;
+        // With one token for each sequence nobody reads what another piece of work writes.
+        bool at_once = is_decode_ && !(is_last && step_.num_logits != step_.num_tokens);
+        if (!at_once)
+            team_->share(step_.num_tokens, [&](int token) {
+                write_queries(token, l, 0, shape_.num_heads);
+                write_cache(token, l, 0, shape_.num_kv_heads);
+            });
+        team_->share(int(spans.size()) * shape_.num_kv_heads, [&](int piece) {
+            const Span& span = spans[piece / shape_.num_kv_heads];
+            int head = piece % shape_.num_kv_heads;
+            if (at_once) {
+                write_queries(span.token, l, head * group_, (head + 1) * group_);
+                write_cache(span.token, l, head, head + 1);
+            }
+            attend_span(thread, l, span, head);
+        });
+    }
+
+    void attend_span(int thread, int l, const Span& span, int kv_head) {
+        HeadCache cache = head_cache(span.sequence, l, kv_head);
+        int window = layers_[l].window, rows = span.count * group_;
+        for (int first = 0; first < rows; first += QUERIES) {
+            Query<T> queries[QUERIES];
+            int count = std::min(QUERIES, rows - first);
+            for (int r = 0; r < count; r++) {
+                int offset = (first + r) / group_, head = kv_head * group_ + (first + r) % group_;
+                size_t at = size_t(head) * shape_.head_dim;
+                int end = int(step_.positions[span.token + offset]) + 1;
+                queries[r] = {queries_.data() + size_t(span.token + offset) * query_width_ + at,
+                              attended_.data() + size_t(span.row + offset) * query_width_ + at, window > 0 ? std::max(0, end - window) : 0, end};
+            }
+            attend<T>(layout_, cache, queries, count, shape_.attention_scale, scores_[thread].data(), weights_of_[thread].data(), context_);
+        }
+    }
+
+    const Shape shape_;
+    const HeadLayout layout_;
+    const size_t layer_bytes_, block_bytes_;
+    const int group_, query_width_, key_width_, num_threads_;
+    std::vector<Layer> layers_;
+    Weights weights_{};
+    char* cache_ = nullptr;
+    int num_blocks_ = 0;
+    std::unique_ptr<Team> team_;
+    pid_t owner_ = getpid();
+
+    // The step and what it needs.
+    Step step_{};
+    bool is_decode_ = false;
+    size_t context_ = 0;
+    std::vector<int> sequence_of_;
+    std::vector<Span> spans_, last_spans_;
+    std::vector<float> residual_, chosen_, projected_;
+    std::vector<T> normed_, queries_, attended_, activated_;
+    std::vector<std::vector<T>> own_norms_;
+    std::vector<std::vector<float>> scores_;
+    std::vector<std::vector<T>> weights_of_;
+};
+
+}  // namespace
+
+// Functions that can fail return 0 and leave the reason in `llmkit_error`.
+extern "C" {
+
+void* llmkit_create(const Shape* shape, int32_t num_threads) {
+    if (shape->is_bf16) return new TypedModel<bf16>(*shape, num_threads);
+    return new TypedModel<float>(*shape, num_threads);
+}
+
+void llmkit_destroy(void* model) { delete (Model*)model; }
+
+const char* llmkit_error(void* model) { return ((Model*)model)->error.c_str(); }
+
+int64_t llmkit_bytes_per_block(void* model) { return int64_t(((Model*)model)->bytes_per_block()); }
+
+int32_t llmkit_allocate(void* model, int32_t num_blocks) { return ((Model*)model)->allocate(num_blocks); }
+
+void llmkit_copy_block(void* model, int32_t source, int32_t target) { ((Model*)model)->copy_block(source, target); }
+
+void llmkit_set_weights(void* model, const Weights* weights) { ((Model*)model)->set_weights(*weights); }
+
+int32_t llmkit_forward(void* model, const Step* step) {
+    try {
+        return ((Model*)model)->forward(*step);
+    } catch (const std::exception& error) {  // no memory for the step, no thread to be had
+        ((Model*)model)->error = error.what();
+        return 0;
+    }
+}
+}

@@ -1,0 +1,44 @@
+// What the Python side hands over: `structures.py` has the same fields in the same order.
+#pragma once
+#include <cstdint>
+
+struct Shape {
+    int32_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, rotary_dim, intermediate_size, vocab_size;
+    int32_t is_bf16;            // weights and matrix products; else float
+    int32_t embedding_is_bf16;  // may differ: a float table beside bfloat16 products
+    float norm_eps, attention_scale, embedding_scale, residual_scale, logit_scale;
+};
+
+// Matrices are [outputs, inputs], dense, of the shape's type; vectors are float. Biases and head norms may be null.
+struct Layer {
+    const float* attention_norm;
+    const void *query, *key, *value;
+    const float *query_bias, *key_bias, *value_bias;
+    const float *query_norm, *key_norm;  // over each head
+    const void* output;
+    const float* output_bias;
+    const float* mlp_norm;
+    const void *gate, *up;
+    const float *gate_bias, *up_bias;
+    const void* down;
+    const float* down_bias;
+    int32_t window;  // tokens that a query sees, itself among them; 0 is all
+    int32_t rotates;
+};
+
+struct Weights {
+    const Layer* layers;
+    const void* embedding;  // [vocabulary, hidden]
+    const float* final_norm;
+    const void* head;  // [vocabulary, hidden]
+    const float* head_bias;
+    const float *cosines, *sines;  // [num_positions, rotary_dim / 2]
+    int32_t num_positions;
+};
+
+struct Step {
+    const int64_t *token_ids, *positions, *logit_positions;
+    const int32_t *query_starts, *block_tables;
+    int32_t num_tokens, num_sequences, num_logits, table_width;
+    void* logits;  // [num_logits, vocabulary] of the shape's type
+};

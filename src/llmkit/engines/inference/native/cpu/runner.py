@@ -1,0 +1,126 @@
+"""The C++ step behind the `Runner` protocol."""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llmkit import machine
+from llmkit.engines.inference.native.cpu import library
+from llmkit.engines.inference.native.cpu.family import compute_dtype, model_objection
+from llmkit.engines.inference.native.cpu.structures import StepView
+from llmkit.engines.inference.native.cpu.weights import SharedWeights
+from llmkit.engines.inference.native.runner import Step
+from llmkit.errors import EngineError
+from llmkit.formatting import format_bytes, listed
+from llmkit.models.policy import Policy
+
+
+class CpuRunner:
+    """Runs Llama-like models on the CPU, over the policy's own parameters where these have the compute type.
+
+    A token's logits do not depend on what else is in its step, nor on how its prompt was cut into chunks: to the bit.
+    Adapters are not known here: a step that asks for one belongs to another runner, whose cache is another one too.
+    """
+
+    def __init__(self, policy: Policy, *, num_threads: int | None = None, architecture: str = "native") -> None:
+        """Ask `why_not` first.
+
+        Args:
+            num_threads: PyTorch's number when None.
+            architecture: processor to compile for, as the compiler's `-march` names it.
+        Raises:
+            BuildError: see `library.load`.
+        """
+        self._library = library.load(architecture)
+        self._dtype = compute_dtype(policy)
+        self._weights = SharedWeights(policy.model, self._dtype)
+        self._shape = self._weights.shape()
+        self._model: int | None = self._library.llmkit_create(
+            ctypes.byref(self._shape), num_threads or torch.get_num_threads()
+        )
+        self._hand_over()
+
+    @staticmethod
+    def why_not(policy: Policy) -> str | None:
+        """Why this runner cannot run the policy, in words; None when it can. Compiles the step if it can."""
+        if objection := model_objection(policy):
+            return objection
+        try:
+            library.load()
+        except library.BuildError as error:
+            return str(error)
+        return None
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Of keys and values of all layers, for one block."""
+        return self._library.llmkit_bytes_per_block(self._model)
+
+    def allocate(self, num_blocks: int) -> None:
+        """Make the cache; called once, before the first step.
+
+        Raises:
+            EngineError: there is no memory for it; says how many blocks there is memory for.
+        """
+        available = machine.memory()["available"]
+        wanted = num_blocks * self.bytes_per_block
+        if available is not None and wanted > available:
+            raise EngineError(
+                f"a KV cache of {num_blocks} blocks takes {format_bytes(wanted)}, and {format_bytes(available)} of "
+                f"memory are free: at most {available // self.bytes_per_block} blocks fit"
+            )
+        if not self._library.llmkit_allocate(self._model, num_blocks):
+            raise EngineError(f"the system gives no {format_bytes(wanted)} for a KV cache of {num_blocks} blocks")
+
+    def forward(self, step: Step) -> Tensor:
+        """Write the tokens' keys and values; returns [N, V] logits after the chosen tokens, in the compute type.
+
+        Raises:
+            EngineError: the step makes no sense, or there is no memory for it.
+        """
+        if adapters := [adapter for adapter in step.adapters if adapter is not None]:
+            raise EngineError(f"the C++ step knows no adapters, and the step asks for {listed(adapters)}")
+        if (longest := int(step.positions.max()) + 1) > self._weights.num_positions:
+            self._weights.reach(longest)
+            self._hand_over()
+        logits = torch.empty(len(step.logit_positions), self._shape.vocab_size, dtype=self._dtype)
+        tensors = {
+            "token_ids": step.token_ids,
+            "positions": step.positions,
+            "logit_positions": step.logit_positions,
+            "query_starts": step.query_starts,
+            "block_tables": step.block_tables,
+        }
+        dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        view = StepView(
+            **{name: tensor.data_ptr() for name, tensor in dense.items()},
+            num_tokens=len(step.token_ids),
+            num_sequences=len(step.block_tables),
+            num_logits=len(logits),
+            table_width=step.block_tables.shape[1],
+            logits=logits.data_ptr(),
+        )
+        if not self._library.llmkit_forward(self._model, ctypes.byref(view)):
+            raise EngineError(f"the C++ step failed: {self._library.llmkit_error(self._model).decode()}")
+        return logits
+
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole blocks, for sequences that part ways within one."""
+        for source, target in zip(sources, targets, strict=True):
+            self._library.llmkit_copy_block(self._model, source, target)
+
+    def weights_changed(self) -> None:
+        """Read norms and biases anew, and round what is not of the compute type; the rest is shared."""
+        self._weights.refresh()
+        self._hand_over()
+
+    def close(self) -> None:
+        """Free everything. Closing twice is allowed."""
+        if self._model is not None:
+            self._library.llmkit_destroy(self._model)
+            self._model = None
+
+    def _hand_over(self) -> None:
+        self._library.llmkit_set_weights(self._model, ctypes.byref(self._weights.current))
