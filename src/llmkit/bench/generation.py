@@ -24,7 +24,10 @@ RATIOS = {
     "throughput": ("tokens_per_second",),
     "latency": ("time_to_first_token_seconds_p50", "inter_token_latency_seconds_p50"),
 }
+CHECKED_DTYPE = "float32"
+"""In fewer bits, equal tokens are a matter of luck."""
 Runs = dict[str, list[dict[str, Any]]]
+Make = Callable[[Mapping[str, Any]], Worker]
 
 
 @dataclass(frozen=True)
@@ -97,24 +100,27 @@ def _measure_model(request: GenerationBench, model: str, setup: Setup, memory_gb
     }
     stderr_console().print(f"Measuring {model} ...")
     makers = _contenders(request, setup)
-    _check_tokens(makers, settings)
+    if request.dtype != CHECKED_DTYPE and request.peers:
+        with ExitStack() as stack:
+            _check_tokens(_start(makers, {**settings, "dtype": CHECKED_DTYPE}, stack))
     with ExitStack() as stack:
-        timed = {**settings, "dtype": request.dtype}
-        workers = {name: stack.enter_context(make(timed)) for name, make in makers.items()}
+        workers = _start(makers, {**settings, "dtype": request.dtype}, stack)
+        if request.dtype == CHECKED_DTYPE:
+            _check_tokens(workers)
         runs = {count: _runs(workers, f"run-{count}", request.repeats) for count in request.concurrency}
         repeats = _runs({OURS: workers[OURS]}, "repeat", request.repeats) if request.kind == "latency" else {}
     found = Findings()
     for count, by_name in runs.items():
         found.add(_findings(request, model, count, by_name, memory_gbps))
     if repeats:
-        settings = {"model": model, "prompt_tokens": request.long_prompt_tokens}
+        settings = {"model": model, "prompt_tokens": repeats[OURS][0]["prompt_tokens"]}
         found.results.append(Result("latency/llmkit, same prompt again", settings, repeat_metrics(repeats[OURS])))
     show(request.kind, model, found)
     return found
 
 
-def _contenders(request: GenerationBench, setup: Setup) -> dict[str, Callable[[Mapping[str, Any]], Worker]]:
-    def peer(name: str) -> Callable[[Mapping[str, Any]], Worker]:
+def _contenders(request: GenerationBench, setup: Setup) -> dict[str, Make]:
+    def peer(name: str) -> Make:
         python = request.python if name == "vllm" else None
         return lambda settings: setup.peer(name, PEERS[name], settings, python)
 
@@ -124,12 +130,13 @@ def _contenders(request: GenerationBench, setup: Setup) -> dict[str, Callable[[M
     }
 
 
-def _check_tokens(makers: Mapping[str, Callable[[Mapping[str, Any]], Worker]], settings: Mapping[str, Any]) -> None:
-    """Greedy tokens in float32 are everybody's, or speeds do not compare."""
-    made: dict[str, Sequence[str]] = {}
-    for name, make in makers.items() if len(makers) > 1 else ():
-        with make({**settings, "dtype": "float32"}) as worker:
-            made[name] = worker.ask("check")["digests"]
+def _start(makers: Mapping[str, Make], settings: Mapping[str, Any], stack: ExitStack) -> dict[str, Worker]:
+    return {name: stack.enter_context(make(settings)) for name, make in makers.items()}
+
+
+def _check_tokens(workers: Mapping[str, Worker]) -> None:
+    """Greedy tokens are everybody's, or speeds do not compare."""
+    made: dict[str, Sequence[str]] = {name: worker.ask("check")["digests"] for name, worker in workers.items()}
     for name, found in made.items():
         check_equal(OURS, made[OURS], name, found)
 

@@ -50,7 +50,7 @@ Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model", metavar="MODEL", show_default=False,
-        help="Directory, or a shape with random weights: 5m, 20m, 60m, 150m, 600m. May be repeated; by default 5m, 20m.",
+        help="Directory, or a shape with random weights: 5m, 20m, 60m, 150m, 600m. May be repeated; default 5m, 20m.",
     ),
 ]  # fmt: skip
 Concurrency = Annotated[

@@ -1,6 +1,7 @@
 """Random models of usual shapes, for benchmarks that need no words."""
 
 from pathlib import Path
+from typing import Any
 
 from llmkit.errors import ConfigError
 
@@ -27,7 +28,9 @@ def model_directory(model: str, directory: Path) -> Path:
         return path
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     hidden, layers, heads, kv_heads, width, inner, vocabulary = SHAPES[model]
     config = Qwen3Config(
         vocab_size=vocabulary,
@@ -46,5 +49,6 @@ def model_directory(model: str, directory: Path) -> Path:
     path = directory / f"model-{model}"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(path)
+        made: Any = Qwen3ForCausalLM(config)
+        made.to(torch.bfloat16).save_pretrained(path)
     return path

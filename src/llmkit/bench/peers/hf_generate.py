@@ -2,6 +2,7 @@
 
 import functools
 import time
+from itertools import pairwise
 from typing import Any
 
 from .prompts import check_case, digests, make_prompts
@@ -15,7 +16,8 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     from transformers.generation.streamers import BaseStreamer
 
     torch.set_num_threads(len(settings["cores"]))
-    model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=getattr(torch, settings["dtype"])).eval()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=getattr(torch, settings["dtype"]))
+    model = loaded.eval()
     vocabulary = model.config.vocab_size
 
     class Clock(BaseStreamer):
@@ -44,7 +46,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
         # The streamer takes a single sequence; larger batches show no token before the last.
         made = generate(prompts, settings["new_tokens"], **({"streamer": clock} if concurrency == 1 else {}))
         seconds = time.perf_counter() - start
-        gaps = [after - before for before, after in zip(clock.times[1:-1], clock.times[2:])]
+        gaps = [after - before for before, after in pairwise(clock.times[1:])]
         first = [clock.times[1] - start] if concurrency == 1 else [seconds] * concurrency
         return {"seconds": seconds, "num_tokens": sum(map(len, made)), "first_seconds": first, "gaps": gaps}
 

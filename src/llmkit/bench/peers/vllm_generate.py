@@ -3,6 +3,7 @@
 import functools
 import os
 import time
+from itertools import pairwise
 from typing import Any
 
 from .prompts import check_case, digests, make_prompts
@@ -44,7 +45,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     def run(concurrency: int) -> Answer:
         prompts = make_prompts(concurrency, settings["prompt_tokens"], vocabulary)
         seconds, made, times = run_all(prompts, settings["new_tokens"])
-        gaps = [after - before for one in times for before, after in zip(one, one[1:])]
+        gaps = [after - before for one in times for before, after in pairwise(one)]
         return {
             "seconds": seconds,
             "num_tokens": sum(map(len, made)),

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from llmkit.bench.peers.prompts import check_case, digests, make_prompts
@@ -23,10 +24,10 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(len(settings["cores"]))
     start = time.perf_counter()
-    model = ModelConfig(path=settings["model"], dtype=settings["dtype"])
+    model = ModelConfig.model_validate({"path": settings["model"], "dtype": settings["dtype"]})
     device = DeviceConfig.model_validate({"device": settings["device"]})
     policy = load_policy(model, device)
-    config = Config(runner=settings["runner"], max_batch_size=max(16, *settings["concurrency"]))
+    config = Config.model_validate({"runner": settings["runner"], "max_batch_size": max(16, *settings["concurrency"])})
     engine = build(config, EngineContext(model, device, policy))
     ready_seconds = time.perf_counter() - start
     vocabulary = policy.model.config.get_text_config().vocab_size
@@ -55,7 +56,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
             "seconds": seconds,
             "num_tokens": sum(map(len, made)),
             "first_seconds": [one[0] for one in times],
-            "gaps": [after - before for one in times for before, after in zip(one, one[1:], strict=False)],
+            "gaps": [after - before for one in times for before, after in pairwise(one)],
             "ready_seconds": ready_seconds,
             "held_memory_bytes": held_memory_bytes(),
             "weight_bytes": sum(parameter.nbytes for parameter in policy.model.parameters()),
@@ -68,13 +69,14 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
 
     async def repeat() -> Answer:
         """A long prompt, and the same one again."""
-        prompt = make_prompts(1, settings["long_prompt_tokens"], vocabulary)[0]
+        length = min(settings["long_prompt_tokens"], (engine.context_length or 1 << 30) - 2)
+        prompt = make_prompts(1, length, vocabulary)[0]
         await engine.load_weights(engine.version)
         seconds = []
         for _ in range(2):
             _, times = await one(prompt, 2, time.perf_counter())
             seconds.append(times[0])
-        return {"first_seconds": seconds[0], "again_seconds": seconds[1]}
+        return {"prompt_tokens": length, "first_seconds": seconds[0], "again_seconds": seconds[1]}
 
     def told(story: Any, *args: Any) -> Answer:
         work: Coroutine[Any, Any, Answer] = story(*args)

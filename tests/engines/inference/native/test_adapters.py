@@ -141,3 +141,22 @@ def test_adapters_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path):
             await engine.unload_adapter("other")
 
     tell(model, story)
+
+
+def test_an_engine_of_compiled_code_goes_on_with_the_models_own_modules_when_an_adapter_comes(tmp_path: Path):
+    model = make_model(PACKED["llama"])
+    merged = save_adapter(model, tmp_path, seed=0, target_modules=["v_proj"])
+    (prompt,) = prompts(20)
+    before = generated(model, prompt)
+
+    async def story(engine: Any) -> None:
+        long = SamplingParams(max_new_tokens=60, temperature=0)
+        running = asyncio.create_task(collect(engine, GenerationRequest(prompt, long)))
+        await asyncio.sleep(0.005)
+        await engine.load_adapter("it", tmp_path)
+        found = await answers(engine, GenerationRequest(prompt, SAMPLING, adapter="it"))
+        assert found == [generated(merged, prompt)]
+        assert tokens_of((await running)[0])[:10] == before
+        assert (await answers(engine, GenerationRequest(prompt, SAMPLING))) == [before]
+
+    tell(model, story, runner="auto")
