@@ -21,6 +21,7 @@ from llmkit.engines.inference.contract import (
 from llmkit.engines.inference.native.adapter_files import read_adapter
 from llmkit.engines.inference.native.adapter_set import AdapterSet
 from llmkit.engines.inference.native.choosing import Chosen
+from llmkit.engines.inference.native.delivery import Outlet, flush, resolve, settle, signal
 from llmkit.engines.inference.native.loop import StepLoop
 from llmkit.engines.inference.native.runner import BLOCK_SIZE
 from llmkit.engines.inference.native.sequences import Deliver, Request, Sequence
@@ -67,7 +68,7 @@ class NativeEngine:
         self._sampling = sampling
         self._terms = terms or Terms()
         self._loop = StepLoop(chosen.runner, chosen.num_blocks, chosen.limits, chosen.device)
-        self._loop.flush = _flush
+        self._loop.flush = flush
         self._context_length = context_length
         self._arrivals = count()
         self._adapters: dict[str, int] = {}
@@ -98,7 +99,7 @@ class NativeEngine:
     async def generate(self, prompt_ids: Tokens[int], sampling: SamplingParams) -> Completion:
         """Sample one completion; cancelling the awaiting task frees what it held at the next step."""
         future: asyncio.Future[Delta] = asyncio.get_running_loop().create_future()
-        request = await self._request(GenerationRequest(prompt_ids, sampling), partial(_resolve, future), streams=False)
+        request = await self._request(GenerationRequest(prompt_ids, sampling), partial(resolve, future), streams=False)
         try:
             delta = await future
         finally:
@@ -130,7 +131,7 @@ class NativeEngine:
     async def pause(self, mode: PauseMode = "abort") -> None:
         """Hold new requests until `resume`, and running ones as `mode` says."""
         self._send()
-        done, reached = _signal()
+        done, reached = signal()
         self._loop.tell(lambda: self._loop.pause(mode, reached))
         await done
 
@@ -178,7 +179,7 @@ class NativeEngine:
             return
         self._send()
         self._closed = True
-        done, reached = _signal()
+        done, reached = signal()
         self._loop.tell(lambda: self._loop.close(reached))
         await done
 
@@ -190,7 +191,7 @@ class NativeEngine:
         now = time.monotonic()
         request = Request(
             asked,
-            _Outlet(loop, deliver),
+            Outlet(loop, deliver),
             streams=streams,
             rank=(asked.priority + now / self._terms.aging_seconds, next(self._arrivals)),
             adapter=self._adapters[asked.adapter] if asked.adapter is not None else 0,
@@ -249,9 +250,9 @@ class NativeEngine:
             try:
                 result = work()
             except Exception as error:  # noqa: BLE001 - it is raised where the work was asked for
-                loop.call_soon_threadsafe(_set, future.set_exception, future, error)
+                loop.call_soon_threadsafe(settle, future.set_exception, future, error)
             else:
-                loop.call_soon_threadsafe(_set, future.set_result, future, result)
+                loop.call_soon_threadsafe(settle, future.set_result, future, result)
 
         self._loop.tell(command)
         return await future
@@ -291,47 +292,3 @@ class NativeEngine:
             f"the cache, which holds {self.context_length} tokens in {self._loop.num_blocks} blocks "
             "(engine.num_blocks, engine.cache_memory_gb)"
         )
-
-
-@dataclass(frozen=True)
-class _Outlet:
-    """Where a request's results go, and on which event loop."""
-
-    loop: asyncio.AbstractEventLoop
-    deliver: Deliver
-
-    def __call__(self, result: Delta | Exception) -> None:
-        self.deliver(result)
-
-
-def _flush(results: list[tuple[Request, Delta | Exception]]) -> None:
-    """Hand results over, once for each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Request, Delta | Exception]]] = {}
-    for request, result in results:
-        assert isinstance(request.deliver, _Outlet)
-        by_loop.setdefault(request.deliver.loop, []).append((request, result))
-    for loop, some in by_loop.items():
-        # A loop that was closed meanwhile has nobody left who waits.
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_deliver_all, some)
-
-
-def _deliver_all(results: list[tuple[Request, Delta | Exception]]) -> None:
-    for request, result in results:
-        request.deliver(result)
-
-
-def _resolve(future: asyncio.Future[Delta], result: Delta | Exception) -> None:
-    _set(future.set_exception if isinstance(result, Exception) else future.set_result, future, result)
-
-
-def _set(setter: Callable[[Any], None], future: asyncio.Future[Any], value: Any) -> None:
-    if not future.done():
-        setter(value)
-
-
-def _signal() -> tuple[asyncio.Future[None], Callable[[], object]]:
-    """A future, and what any thread calls to bring it about."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    return future, lambda: loop.call_soon_threadsafe(_set, future.set_result, future, None)
