@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from llmkit.bench import generation_cli
 from llmkit.bench.chats import ACCENTS
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+generation_cli.register(app)
 
 DATA_EXAMPLES = """\b
 Examples:

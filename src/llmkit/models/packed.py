@@ -119,6 +119,22 @@ def _carries_state(model: nn.Module) -> bool:
     return _carrying[model]
 
 
+class AttentionPlan:
+    """Attention that somebody else computes for a packed batch, such as an engine whose keys lie in a cache."""
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, **options: Any
+    ) -> Tensor:
+        """Attention of one layer; called once for each, in the order in which they run.
+
+        Args:
+            query: [1, H, T, D]; key and value: [1, H_kv, T, D].
+            options: what the architecture asks for besides: `sliding_window`, `softcap`, `s_aux`.
+        Returns: [1, T, H, D].
+        """
+        raise NotImplementedError
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -128,7 +144,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    layout: Layout | SharedLayout | None = None,
+    layout: Layout | SharedLayout | AttentionPlan | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Causal attention within each sequence; ordinary SDPA when no `layout` is given.
@@ -143,6 +159,8 @@ def packed_attention(
             sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(layout, AttentionPlan):
+        return layout.attend(module, query, key, value, scale, sliding_window=sliding_window, **kwargs), None
     return layout.attend(query, key, value, scale, dropout, sliding_window), None
 
 

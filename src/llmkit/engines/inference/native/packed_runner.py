@@ -1,0 +1,107 @@
+"""Any causal language model of transformers whose attention can be replaced, over a paged cache, without padding."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmkit.engines.inference.native.adapter_set import AdapterSet
+from llmkit.engines.inference.native.generating import generating
+from llmkit.engines.inference.native.paged_attention import LayerCache, LayerShape, PagedLayout
+from llmkit.engines.inference.native.runner import BLOCK_SIZE, Step
+from llmkit.errors import EngineError
+from llmkit.models.packed import ATTENTION, AttentionPlan
+from llmkit.models.policy import Policy
+
+
+class PackedRunner:
+    """The policy's own modules run; only what their attention looks at is ours.
+
+    Attributes:
+        adapters: low-rank adapters that steps may name.
+    """
+
+    def __init__(self, policy: Policy, shapes: Sequence[LayerShape]) -> None:
+        """Args:
+        shapes: of the attention layers, in the order in which they run; `probe` finds them.
+        """
+        self._policy = policy
+        self._shapes = list(shapes)
+        self._caches: list[LayerCache] = []
+        self.adapters = AdapterSet(policy.model)
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Of keys and values of all layers, for one block."""
+        per_token = sum(
+            shape.kv_heads
+            * (shape.key_width * shape.key_dtype.itemsize + shape.value_width * shape.value_dtype.itemsize)
+            for shape in self._shapes
+        )
+        return per_token * BLOCK_SIZE
+
+    def allocate(self, num_blocks: int) -> None:
+        """Make the cache.
+
+        Raises:
+            EngineError: there is no memory for it.
+        """
+        try:
+            self._caches = [LayerCache.empty(shape, num_blocks, self._policy.device) for shape in self._shapes]
+        except (RuntimeError, MemoryError) as error:
+            raise EngineError(f"no memory for a cache of {num_blocks} blocks: {error}") from error
+
+    @torch.inference_mode()
+    def forward(self, step: Step) -> Tensor:
+        """[N, V] logits after the chosen positions."""
+        layout = PagedLayout(step, self._caches)
+        with generating(self._policy), self.adapters.applied(step):
+            return packed_forward(self._policy.model, step, layout)
+
+    @torch.inference_mode()
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole blocks."""
+        before = torch.tensor(sources, device=self._policy.device)
+        after = torch.tensor(targets, device=self._policy.device)
+        for cache in self._caches:
+            cache.keys[after] = cache.keys[before]
+            cache.values[after] = cache.values[before]
+
+    def weights_changed(self) -> None:
+        """Nothing is made of the weights."""
+
+    def close(self) -> None:
+        """Free the cache; take the adapters out of the model."""
+        self._caches = []
+        self.adapters.close()
+
+
+def packed_forward(model: Any, step: Step, plan: AttentionPlan) -> Tensor:
+    """[N, V] logits of packed tokens whose attention `plan` computes."""
+    with _our_attention(model):
+        output = model(
+            input_ids=step.token_ids[None],
+            position_ids=step.positions[None],
+            # A 4-D mask is passed through by transformers as it is; our attention never reads it.
+            attention_mask=torch.empty(1, 1, 1, 1, device=step.token_ids.device),
+            use_cache=False,
+            layout=plan,
+            logits_to_keep=step.logit_positions,
+        )
+    return output.logits[0]
+
+
+@contextmanager
+def _our_attention(model: Any) -> Iterator[None]:
+    """Models that were loaded with another attention get ours for the length of a step."""
+    before = model.config._attn_implementation
+    if before == ATTENTION:
+        yield
+        return
+    model.config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before

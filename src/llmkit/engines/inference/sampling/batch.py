@@ -1,0 +1,110 @@
+"""One token for every row of a batch, each row by its own rules and its own random numbers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmkit.engines.inference.contract import TokenScores
+from llmkit.engines.inference.sampling.distribution import inverse_cdf, truncate
+from llmkit.engines.inference.sampling.edits import edit
+from llmkit.engines.inference.sampling.failures import failure_of
+from llmkit.engines.inference.sampling.scores import prompt_scores, token_scores
+from llmkit.engines.inference.sampling.state import SamplerState
+from llmkit.engines.inference.sampling.uniform import uniform
+from llmkit.errors import EngineError
+
+__all__ = ["Drawn", "SamplerState", "draw", "prompt_scores"]
+
+
+class Drawn(NamedTuple):
+    """B tokens.
+
+    Attributes:
+        token_ids: B ids; -1 for a row that failed.
+        scores: B.
+        failures: why nothing could be drawn for a row; its batch mates are none the worse for it.
+    """
+
+    token_ids: list[int]
+    scores: list[TokenScores]
+    failures: dict[int, EngineError]
+
+
+@torch.inference_mode()
+def draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
+    """Draw the next token of every row. A row's result depends on its logits and its state alone.
+
+    Args:
+        logits: [B, V] of any float type; not changed.
+        states: B rows of one context; nothing is accepted here.
+    """
+    num_drawable = states[0].context.num_drawable
+    edited = [row for row, state in enumerate(states) if state.edits]
+    temperatures = torch.tensor([state.temperature for state in states], device=logits.device)
+    scaled = logits.float()
+    if any(state.temperature != 1 for state in states):
+        scaled = scaled / temperatures[:, None]
+    model_logprobs = scaled.log_softmax(dim=-1)
+    drawable, logprobs = logits[:, :num_drawable], model_logprobs[:, :num_drawable]
+    if edited:
+        changed = _rows(drawable, edited, len(states)).float()
+        changed = changed.clone() if changed.data_ptr() == logits.data_ptr() else changed
+        edit(changed, [states[row] for row in edited])
+        logprobs = _with_rows(logprobs, edited, (changed / temperatures[edited][:, None]).log_softmax(dim=-1))
+        if any(states[row].is_greedy for row in edited):
+            drawable = _with_rows(drawable, edited, changed)
+    logprobs = _truncated(logprobs, states)
+    tokens = _choose(drawable, logprobs, states)
+    chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+    # One transfer for all: token ids are exact in float64.
+    token_ids, drawn_logprobs = torch.stack([tokens.double(), chosen.double()]).tolist()
+    token_ids = [int(token) for token in token_ids]
+    failed = [row for row, logprob in enumerate(drawn_logprobs) if not np.isfinite(logprob)]
+    if edited or any(state.wants_scores or state.truncates for state in states):
+        scores = token_scores(logits, model_logprobs, logprobs, tokens, states)
+    else:
+        scores = [TokenScores(logprob) for logprob in drawn_logprobs]
+    failures = {row: failure_of(logits[row], states[row]) for row in failed}
+    for row in failed:
+        token_ids[row], scores[row] = -1, TokenScores(0.0)
+    return Drawn(token_ids, scores, failures)
+
+
+def _truncated(logprobs: Tensor, states: Sequence[SamplerState]) -> Tensor:
+    rows = [row for row, state in enumerate(states) if state.truncates]
+    if not rows:
+        return logprobs
+    rules = [states[row].sampling for row in rows]
+    device, size = logprobs.device, logprobs.shape[1]
+    top_k = torch.tensor([min(rule.top_k or size, size) for rule in rules], device=device)
+    top_p = torch.tensor([rule.top_p for rule in rules], device=device)
+    min_p = torch.tensor([rule.min_p for rule in rules], device=device)
+    return _with_rows(logprobs, rows, truncate(_rows(logprobs, rows, len(states)), top_k, top_p, min_p))
+
+
+def _choose(drawable: Tensor, logprobs: Tensor, states: Sequence[SamplerState]) -> Tensor:
+    """[B] tokens: the likeliest of greedy rows, drawn ones of the others."""
+    greedy = [state.is_greedy for state in states]
+    if all(greedy):
+        return drawable.argmax(dim=-1)
+    uniforms = uniform([state.seed for state in states], [state.num_drawn for state in states])
+    drawn = inverse_cdf(logprobs, torch.from_numpy(uniforms).to(logprobs.device))
+    if not any(greedy):
+        return drawn
+    return torch.where(torch.tensor(greedy, device=drawn.device), drawable.argmax(dim=-1), drawn)
+
+
+def _rows(values: Tensor, rows: Sequence[int], num_rows: int) -> Tensor:
+    return values if len(rows) == num_rows else values[rows]
+
+
+def _with_rows(values: Tensor, rows: Sequence[int], new: Tensor) -> Tensor:
+    """`values` with some rows replaced; neither is changed."""
+    if len(rows) == values.shape[0]:
+        return new
+    mixed = values.to(new.dtype, copy=True)
+    mixed[rows] = new
+    return mixed
