@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-slow check format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ demo: $(VENV)/installed ## Install llmkit and train a small model by reinforceme
 
 test: $(VENV)/installed-dev ## Run the tests
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-dev ## Run the tests that take minutes or need Node
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/installed-dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check

@@ -1,0 +1,3 @@
+"""Talk to a model in the terminal."""
+import typer
+app = typer.Typer(help=__doc__)

@@ -1,0 +1,129 @@
+"""What every request goes through: an id, a key, an error in its API's shape, a line in the log."""
+
+import json
+import logging
+import re
+import secrets
+from time import monotonic
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmkit.serve.api_errors import ApiError, as_api_error, dialect_of
+from llmkit.serve.http import CONTEXT, JSON, ClientGone, Context, send_body
+from llmkit.serve.keys import KeyRing
+from llmkit.serve.service import Service
+
+logger = logging.getLogger("llmkit.serve")
+access = logging.getLogger("llmkit.serve.access")
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+CLIENT_GONE = 499
+
+
+class Gate:
+    """Stands before the routes."""
+
+    def __init__(self, app: ASGIApp, *, service: Service, keys: KeyRing, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._service = service
+        self._keys = keys
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request through, or not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = monotonic()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        context = Context(self._service, request_id, dialect_of(scope["path"]))
+        if "anthropic-version" in headers and scope["path"].startswith("/v1/models"):
+            context.dialect = "anthropic"
+        scope[CONTEXT] = context
+        answer = _Answer(send, request_id)
+        try:
+            if scope["path"] not in self._open_paths:
+                self._check_key(context, headers)
+            await self._app(scope, receive, answer.send)
+        except ClientGone:
+            answer.status = CLIENT_GONE
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            await self._refuse(answer, context, error)
+        finally:
+            self._tell(scope, context, answer.status, monotonic() - start)
+
+    def _check_key(self, context: Context, headers: dict[str, str]) -> None:
+        if self._keys.is_open:
+            return
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not key:
+            raise ApiError(
+                401,
+                "You didn't provide an API key: send `Authorization: Bearer KEY` or `x-api-key: KEY`",
+                code="invalid_api_key",
+            )
+        context.key_id = self._keys.identify(key)
+        if context.key_id is None:
+            raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
+
+    async def _refuse(self, answer: "_Answer", context: Context, error: Exception) -> None:
+        problem = as_api_error(error)
+        context.notes["error"] = str(problem)
+        if problem.status == 500:
+            logger.error("%s failed", context.request_id, exc_info=error)
+        if answer.status:  # too late for a status: the connection breaks off, which no client takes for an end
+            raise error
+        body = msgspec.json.encode(problem.document(context.dialect, context.request_id))
+        await send_body(answer.send, problem.status, body, JSON, problem.headers)
+
+    def _tell(self, scope: Scope, context: Context, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "") or "unknown"
+        self._service.metrics.count(scope["method"], route, status)
+        if self._service.run.server.access_log:
+            facts = {
+                "request_id": context.request_id,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(seconds, 4),
+                "client": (scope.get("client") or ("unknown",))[0],
+                "key": context.key_id,
+                **context.notes,
+            }
+            access.info("%s", AccessLine(facts))
+
+
+class AccessLine:
+    """One request in the log; JSON logs take `facts` apart."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = {name: value for name, value in facts.items() if value is not None}
+
+    def __str__(self) -> str:
+        facts = dict(self.facts)
+        method, path, status = (facts.pop(name) for name in ("method", "path", "status"))
+        rest = (f"{name}={value}" for name, value in facts.items())
+        # A path may hold anything once it has been decoded; the log has one line for each request.
+        return " ".join([method, json.dumps(path)[1:-1], str(status), *rest])
+
+
+class _Answer:
+    """Sends an answer, with the request's id, and remembers its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Send on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            ids = [(b"x-request-id", self._request_id), (b"request-id", self._request_id)]
+            message = {**message, "headers": [*message.get("headers", []), *ids]}
+        await self._send(message)
