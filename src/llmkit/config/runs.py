@@ -22,8 +22,8 @@ from llmkit.config.schema import (
     SamplingConfig,
     SFTDataConfig,
 )
-from llmkit.config.serving import ServeRun
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
+from llmkit.config.serving import ServeRun
 from llmkit.config.watching import check_watching
 from llmkit.errors import ConfigError, PluginError
 

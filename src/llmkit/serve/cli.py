@@ -104,4 +104,6 @@ def _print(facts: dict[str, Any], *, as_json: bool) -> None:
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        typer.echo(f"{name:<{width}}  {', '.join(map(str, value)) if isinstance(value, list | tuple) else value}", err=True)
+        typer.echo(
+            f"{name:<{width}}  {', '.join(map(str, value)) if isinstance(value, list | tuple) else value}", err=True
+        )

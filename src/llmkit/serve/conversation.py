@@ -73,8 +73,8 @@ def read_choice(
         return Reading("forced", parallel=parallel), json_structure(_calls_schema(tools, parallel=parallel))
     if parser is None:
         raise bad_request(
-            "nobody knows how this model writes tool calls: its chat template has no known marker. Start the server with "
-            "--tool-parser hermes, llama3 or mistral, or force a call with tool_choice",
+            "nobody knows how this model writes tool calls: its chat template has no known marker. Start the server "
+            "with --tool-parser hermes, llama3 or mistral, or force a call with tool_choice",
             "tools",
         )
     return Reading(parser, parallel=parallel), None

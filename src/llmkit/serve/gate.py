@@ -84,7 +84,8 @@ class Gate:
     def _tell(self, scope: Scope, context: Context, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "") or "unknown"
         self._service.metrics.count(scope["method"], route, status)
-        if self._service.run.server.access_log:
+        is_probe = scope["path"] in self._open_paths and status < 400
+        if self._service.run.server.access_log and not is_probe:
             facts = {
                 "request_id": context.request_id,
                 "method": scope["method"],

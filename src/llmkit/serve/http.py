@@ -230,7 +230,7 @@ async def _send_events(
         while chunk is not None:
             await alive.send(chunk)
             chunk = await anext(events, None)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+    except Exception as error:
         problem = as_api_error(error)
         context.notes["error"] = str(problem)
         if problem.status == 500:

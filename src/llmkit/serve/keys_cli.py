@@ -12,7 +12,9 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 KeysFile = Annotated[
     Path | None,
     typer.Option(
-        "--keys-file", metavar="FILE", help="Where the hashes are. [default: $LLMKIT_KEYS or ~/.config/llmkit/keys.json]"
+        "--keys-file",
+        metavar="FILE",
+        help="Where the hashes are. [default: $LLMKIT_KEYS or ~/.config/llmkit/keys.json]",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

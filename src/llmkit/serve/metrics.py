@@ -8,7 +8,26 @@ from prometheus_client.registry import Collector
 
 from llmkit.engines.inference.contract import ServingEngine
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+)
 ALIASES = {
     "llmkit_time_to_first_token_seconds": "vllm:time_to_first_token_seconds",
     "llmkit_inter_token_latency_seconds": "vllm:inter_token_latency_seconds",

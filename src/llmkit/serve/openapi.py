@@ -39,7 +39,7 @@ def describe(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
         paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, references)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "llmkit", "version": installed_version(PACKAGE)},
+        "info": {"title": "llmkit", "version": installed_version(PACKAGE) or "unknown"},
         "paths": paths,
         "components": {
             "schemas": components,
@@ -66,9 +66,7 @@ def _operation(endpoint: Endpoint, references: dict[Any, Any]) -> dict[str, Any]
         "operationId": endpoint.handle.__name__,
         "responses": {
             "200": {"description": "The answer.", "content": content},
-            **{
-                status: {"description": text, "content": {JSON: {"schema": error}}} for status, text in ERRORS.items()
-            },
+            **{status: {"description": text, "content": {JSON: {"schema": error}}} for status, text in ERRORS.items()},
         },
     }
     if endpoint.request is not None:

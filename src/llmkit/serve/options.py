@@ -1,4 +1,4 @@
-"""The options of `llmkit serve` and `llmkit chat`: which flag sets which key. They have no defaults; the schema does."""
+"""The options of `llmkit serve` and `llmkit chat`: which flag sets which key. The schema has their defaults."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +58,9 @@ def named_adapter(text: str) -> tuple[str, str]:
     """
     name, equals, path = text.partition("=")
     if not (name and equals and path):
-        raise ConfigError(f"--lora {text}: give a name and a directory, as in --lora poet=runs/poet/checkpoints/step-100")
+        raise ConfigError(
+            f"--lora {text}: give a name and a directory, as in --lora poet=runs/poet/checkpoints/step-100"
+        )
     if "." in name:
         raise ConfigError(f"--lora {text}: a name with a dot cannot be given here; write it into a --config file")
     return name, path
@@ -91,7 +93,9 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Set any key; wins over all else. `~KEY` resets to the default. Repeatable."
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check settings, keys, port and model, say what they are, and stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check settings, keys, port and model, say what they are, and stop.")
+]
 Model = Annotated[str | None, typer.Option("--model", metavar="PATH")]
 Engine = Annotated[str | None, typer.Option("--engine", metavar="NAME", autocompletion=_complete_engine)]
 ChatTemplate = Annotated[str | None, typer.Option("--chat-template", metavar="NAME")]
@@ -102,7 +106,9 @@ ServedNames = Annotated[list[str] | None, typer.Option("--served-name", metavar=
 KeysFile = Annotated[str | None, typer.Option("--keys-file", metavar="FILE")]
 Lora = Annotated[
     list[str] | None,
-    typer.Option("--lora", metavar="NAME=DIR", help="An adapter to load, and the name that requests use for it. Repeatable."),
+    typer.Option(
+        "--lora", metavar="NAME=DIR", help="An adapter to load, and the name that requests use for it. Repeatable."
+    ),
 ]
 ToolParser = Annotated[str | None, typer.Option("--tool-parser", metavar="NAME")]
 ReasoningParser = Annotated[str | None, typer.Option("--reasoning-parser", metavar="NAME")]

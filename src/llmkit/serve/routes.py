@@ -47,9 +47,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint("POST", "/tokenize", operations.tokenize, native.TokenizeRequest, native.TokenizeAnswer),
     Endpoint("POST", "/detokenize", operations.detokenize, native.DetokenizeRequest, native.DetokenizeAnswer),
-    Endpoint(
-        "POST", "/v1/load_lora_adapter", operations.load_adapter, native.LoadAdapterRequest, native.AdapterAnswer
-    ),
+    Endpoint("POST", "/v1/load_lora_adapter", operations.load_adapter, native.LoadAdapterRequest, native.AdapterAnswer),
     Endpoint(
         "POST", "/v1/unload_lora_adapter", operations.unload_adapter, native.UnloadAdapterRequest, native.AdapterAnswer
     ),

@@ -10,7 +10,6 @@ from llmkit.serve.schemas.native import GenerateSampling
 from llmkit.types import SamplingParams, Structure
 
 
-
 def openai_sampling(
     request: Sampling,
     *,
@@ -124,7 +123,9 @@ def _structured(wanted: StructuredOutputs, param: str) -> Structure:
     if wanted.choice is not None:
         found.append(Structure("choice", json.dumps(wanted.choice)))
     if len(found) != 1:
-        raise bad_request(f"{param}: give one of json, json_object, regex, choice, grammar; there are {len(found)}", param)
+        raise bad_request(
+            f"{param}: give one of json, json_object, regex, choice, grammar; there are {len(found)}", param
+        )
     return found[0]
 
 

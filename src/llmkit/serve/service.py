@@ -97,7 +97,9 @@ class Service:
         if name in self.engine.adapters:
             return name
         known = ", ".join((*self.names, *self.engine.adapters))
-        raise ApiError(404, f"The model `{name}` does not exist; there are: {known}", param="model", code="model_not_found")
+        raise ApiError(
+            404, f"The model `{name}` does not exist; there are: {known}", param="model", code="model_not_found"
+        )
 
     async def chat_ids(
         self, messages: Sequence[Message], tools: str | None = None, *, generation_prompt: bool = True
@@ -161,8 +163,8 @@ class Service:
         if context is not None and prompt_size + wanted > context:
             raise bad_request(
                 f"This model's maximum context length is {context} tokens. However, you requested "
-                f"{prompt_size + wanted} tokens ({prompt_size} in the prompt, {wanted} in the completion). Please reduce "
-                f"the length of the prompt or {param}.",
+                f"{prompt_size + wanted} tokens ({prompt_size} in the prompt, {wanted} in the completion). Please "
+                f"reduce the length of the prompt or {param}.",
                 param,
                 "context_length_exceeded",
             )
@@ -203,7 +205,9 @@ class Service:
             return
         if monotonic() - started >= self.timeout() - 0.01:
             raise ApiError(504, f"the request took longer than {self.timeout():g} seconds", code="timeout")
-        raise ApiError(503, "the server ended this request before its answer was whole", code="cancelled", retry_after_seconds=1)
+        raise ApiError(
+            503, "the server ended this request before its answer was whole", code="cancelled", retry_after_seconds=1
+        )
 
     async def close(self) -> None:
         """End what runs and free the engine."""

@@ -26,9 +26,10 @@ class Config(Section):
     """What it says; without a script it repeats the prompt."""
 
     script: tuple[tuple[int, ...], ...] = ()
-    """Completions as token ids, given in turn, the first again after the last; empty repeats the prompt."""
+    """Completions as token ids, given in turn, the first again after the last; a request's seed is a place among them.
+    Empty repeats the prompt."""
     texts: tuple[str, ...] = ()
-    """Completions as text, in turn after those of `script`; they need a tokenizer."""
+    """Completions as text, behind those of `script`; they need a tokenizer."""
     seconds_per_token: float = Field(0.0, ge=0)
     """Time that each token takes."""
     context_length: int | None = Field(None, ge=2)
@@ -86,7 +87,7 @@ class EchoEngine:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
         """Scripted completions, token by token."""
         self._check(request)
-        plans = [self._plan(request) for _ in range(request.num_completions)]
+        plans = [self._plan(request, index) for index in range(request.num_completions)]
         self._num_prompt_tokens += len(request.prompt_ids)
         parts = [self._complete(request, index, plan) for index, plan in enumerate(plans)]
         async for delta in merge(parts):
@@ -159,10 +160,12 @@ class EchoEngine:
                 f"not fit engine.context_length={self._context_length}; shorten the prompt or raise it"
             )
 
-    def _plan(self, request: GenerationRequest) -> list[int]:
+    def _plan(self, request: GenerationRequest, index: int) -> list[int]:
+        """The next of the script; a seed is a place in it, so that the same one repeats the draw."""
         script = self._script or [list(request.prompt_ids)]
-        plan = script[self._num_requests % len(script)]
-        self._num_requests += 1
+        seed = request.sampling.seed
+        plan = script[(self._num_requests if seed is None else seed + index) % len(script)]
+        self._num_requests += seed is None
         if request.sampling.structure is not None and self._tokenizer is not None:
             check_structure(str(self._tokenizer.decode(plan, skip_special_tokens=True)), request.sampling.structure)
         return plan[: request.sampling.max_new_tokens]

@@ -66,9 +66,7 @@ class TextStream:
         if self._tokenizer is None:
             return ""
         return str(
-            self._tokenizer.decode(
-                self._ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            self._tokenizer.decode(self._ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
     def _find_stop(self) -> str | None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 UNDERSTOOD = ("max_new_tokens", "temperature", "top_k", "top_p", "stop_token_ids", "seed", "stop")
 """Sampling parameters that every engine has, or that can be had from a whole completion."""
-DRAWS_AS = {"logprob_kind": ("scaled", "raw")}
-"""Parameters that may have these values at least; the log-probabilities of plain engines are after temperature."""
 
 
 def serving_engine(
@@ -128,8 +126,10 @@ class WrappedEngine:
         plain = SamplingParams()
         for name in SamplingParams.__slots__:
             value = getattr(sampling, name)
-            if name in UNDERSTOOD or value == getattr(plain, name) or value in DRAWS_AS.get(name, ()):
+            if name in UNDERSTOOD or value == getattr(plain, name):
                 continue
+            if name == "logprob_kind" and value == "raw" and sampling.temperature in (0, 1):
+                continue  # the scaled ones, which plain engines give, are the same
             raise RequestError(f"{self._name} does not know {name} ({value!r}); leave it out, or use another engine")
         if sampling.stop and self._tokenizer is None:
             raise RequestError("stop strings need a tokenizer, and there is none; give stop_token_ids")
@@ -151,14 +151,13 @@ class WrappedEngine:
 
     def _delta(self, index: int, completion: Completion, sampling: SamplingParams) -> Delta:
         """The completion up to a stop string, if it has one."""
-        stream, text, count = TextStream(self._tokenizer, sampling), "", 0
+        stream, text = TextStream(self._tokenizer, sampling), ""
         stop: str | int | None = None
-        for count, token_id in enumerate(completion.token_ids, start=1):
-            piece = stream.push([token_id])
-            text += piece.text
-            stop = piece.stop
-            if stop is not None:
-                break
+        count = 0
+        while count < len(completion.token_ids) and stop is None:
+            piece = stream.push([completion.token_ids[count]])
+            text, stop = text + piece.text, piece.stop
+            count += 1
         if stop is None:
             text += stream.finish()
             last = completion.token_ids[-1:]

@@ -177,7 +177,7 @@ class _Answering:
             index=index,
             message=AnswerMessage(
                 content=None if calls and not content else content,
-                reasoning_content=answer.reasoning if self.turn.reading.reasoning else UNSET,
+                reasoning_content=answer.reasoning or UNSET,
                 tool_calls=calls or UNSET,
             ),
             finish_reason=self._finish_reason(answer.end),

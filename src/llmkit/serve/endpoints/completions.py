@@ -28,8 +28,8 @@ async def completions(context: Context, request: CompletionRequest) -> TextCompl
     num_completions = len(prompts) * (request.n or 1)
     if num_completions > service.limits.max_completions:
         raise bad_request(
-            f"{len(prompts)} prompts times n={request.n or 1} is more than the {service.limits.max_completions} completions "
-            "that this server allows for a request",
+            f"{len(prompts)} prompts times n={request.n or 1} is more than the {service.limits.max_completions} "
+            "completions that this server allows for a request",
             "n",
         )
     generations = [_generation(service, request, prompt_ids, adapter) for prompt_ids in prompts]
@@ -190,7 +190,9 @@ class _Answering:
             index=place,
             text=delta.text,
             logprobs=self._logprobs(self._texts[place], delta.token_ids, delta.scores) if delta.token_ids else None,
-            finish_reason=None if delta.stop_reason is None else ("length" if delta.stop_reason == "length" else "stop"),
+            finish_reason=None
+            if delta.stop_reason is None
+            else ("length" if delta.stop_reason == "length" else "stop"),
             stop_reason=self._stop(delta),
             token_ids=delta.token_ids if self.request.return_token_ids else UNSET,
         )

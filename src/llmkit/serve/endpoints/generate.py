@@ -10,7 +10,7 @@ from llmkit.serve.api_errors import ApiError, bad_request
 from llmkit.serve.endpoints.logprobs import finite
 from llmkit.serve.http import DONE, Context, Stream, event
 from llmkit.serve.sampling import native_sampling
-from llmkit.serve.schemas.native import Generated, GenerateAnswer, GenerateRequest
+from llmkit.serve.schemas.native import GenerateAnswer, Generated, GenerateRequest
 
 
 async def generate(context: Context, request: GenerateRequest) -> GenerateAnswer | Stream:

@@ -120,7 +120,9 @@ def _tools(tools: Sequence[AnthropicTool] | None) -> list[Tool] | None:
         return None
     for tool in tools:
         if tool.type not in (None, "custom"):
-            raise bad_request(f"tools: '{tool.type}' runs on Anthropic's servers; give tools with an input_schema", "tools")
+            raise bad_request(
+                f"tools: '{tool.type}' runs on Anthropic's servers; give tools with an input_schema", "tools"
+            )
         if tool.input_schema is None:
             raise bad_request(f"tools: '{tool.name}' needs an input_schema", "tools")
     return [

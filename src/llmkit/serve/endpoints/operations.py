@@ -109,7 +109,9 @@ async def version(context: Context, request: None) -> VersionAnswer:
     """What runs here."""
     service = context.service
     return VersionAnswer(
-        version=installed_version(PACKAGE), engine=service.run.engine.name, weights_version=service.engine.version
+        version=installed_version(PACKAGE) or "unknown",
+        engine=service.run.engine.name,
+        weights_version=service.engine.version,
     )
 
 

@@ -272,4 +272,3 @@ def find_parser(setting: str, templates: tuple[str, ...]) -> str | None:
         return setting
     text = "\n".join(templates)
     return next((name for name, telltale in TELLTALES.items() if telltale in text), None)
-

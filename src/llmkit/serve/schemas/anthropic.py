@@ -48,9 +48,7 @@ class ToolResultBlock(Struct, tag_field="type", tag="tool_result", kw_only=True)
     is_error: bool | None = None
 
 
-Block = (
-    TextBlock | ThinkingBlock | RedactedThinkingBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock
-)
+Block = TextBlock | ThinkingBlock | RedactedThinkingBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock
 
 
 class InputMessage(Struct, kw_only=True):

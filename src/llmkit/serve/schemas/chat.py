@@ -216,7 +216,7 @@ class MessageDelta(Struct, kw_only=True):
     """What is added to a message."""
 
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | None | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
@@ -228,7 +228,7 @@ class ChunkChoice(Struct, kw_only=True):
     delta: MessageDelta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishReason | None = None
-    stop_reason: str | int | None | UnsetType = UNSET
+    stop_reason: str | int | UnsetType | None = UNSET
     token_ids: list[int] | UnsetType = UNSET
 
 
@@ -239,9 +239,7 @@ class ChatChunk(Struct, kw_only=True):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     system_fingerprint: str | None = None
     prompt_token_ids: list[int] | UnsetType = UNSET
-
-

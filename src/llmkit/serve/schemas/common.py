@@ -9,7 +9,7 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Probability = Annotated[float, Meta(gt=0, le=1)]
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Priority = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
-Seed = Annotated[int, Meta(ge=-(1 << 63), lt=1 << 63)]
+Seed = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Text = Annotated[str, Meta(min_length=1)]
 
 

@@ -49,6 +49,6 @@ class TextCompletion(Struct, kw_only=True):
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
     object: Literal["text_completion"] = "text_completion"
     system_fingerprint: str | None = None
