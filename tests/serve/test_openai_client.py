@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-
 from tests.serve.conftest import CALLING, CHARACTERS, FORCED, HELLO, KEY, LONG, MODEL, OBJECT, THINKING, Server
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -255,6 +254,6 @@ def test_completions_refuse_what_they_cannot_do(client):
 
 
 def test_a_wrong_key(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-wrong", max_retries=0) as stranger:
-        with pytest.raises(openai.AuthenticationError):
-            stranger.models.list()
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-wrong", max_retries=0)
+    with client as stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()

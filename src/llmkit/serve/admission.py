@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 
 from llmkit.config.serving import LimitsConfig
@@ -30,9 +28,8 @@ class Admission:
         """Requests that are in the server, running and waiting."""
         return self._by_key.total()
 
-    @contextmanager
-    def enter(self, key_id: str | None) -> Iterator[None]:
-        """Be counted for as long as the block takes.
+    def enter(self, key_id: str | None) -> "Place":
+        """Take a place.
 
         Raises:
             ApiError: 503 when the server is full or drains, 429 when this key has too many requests in it.
@@ -40,16 +37,16 @@ class Admission:
         self._check(key_id)
         self._by_key[key_id] += 1
         self._is_idle.clear()
-        start = monotonic()
-        try:
-            yield
-        finally:
-            self._mean_seconds += SMOOTHING * (monotonic() - start - self._mean_seconds)
-            self._by_key[key_id] -= 1
-            if not self._by_key[key_id]:
-                del self._by_key[key_id]
-            if not self._by_key:
-                self._is_idle.set()
+        return Place(self, key_id)
+
+    def leave(self, key_id: str | None, seconds: float) -> None:
+        """Give a place back that was held for some seconds."""
+        self._mean_seconds += SMOOTHING * (seconds - self._mean_seconds)
+        self._by_key[key_id] -= 1
+        if not self._by_key[key_id]:
+            del self._by_key[key_id]
+        if not self._by_key:
+            self._is_idle.set()
 
     async def wait_idle(self) -> None:
         """Wait until no request is in the server."""
@@ -78,3 +75,19 @@ class Admission:
     def _retry(self) -> float:
         """Seconds after which a place should be free: requests leave one after another, each after the mean time."""
         return min(MAX_RETRY_SECONDS, max(1.0, self._mean_seconds))
+
+
+class Place:
+    """One request's place in the server."""
+
+    def __init__(self, admission: Admission, key_id: str | None) -> None:
+        self._admission = admission
+        self._key_id = key_id
+        self._start = monotonic()
+        self._is_held = True
+
+    def leave(self) -> None:
+        """Give it back; again changes nothing."""
+        if self._is_held:
+            self._is_held = False
+            self._admission.leave(self._key_id, monotonic() - self._start)

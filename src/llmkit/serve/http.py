@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
+from llmkit.engines.inference.contract import Delta, GenerationRequest
+from llmkit.serve.admission import Place
 from llmkit.serve.api_errors import ApiError, Dialect, as_api_error, bad_request, decode_error
 from llmkit.serve.service import Service
 
@@ -37,6 +39,7 @@ class Context:
         key_id: id of the API key that was used; None where none is needed.
         path: parameters of the path.
         notes: more for the access log: tokens, the model.
+        place: among the requests that the server can have; None for those that take none.
     """
 
     service: Service
@@ -45,6 +48,22 @@ class Context:
     key_id: str | None = None
     path: dict[str, Any] = field(default_factory=dict[str, Any])
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
+    place: Place | None = None
+
+    async def draw(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Delta]]:
+        """As `Service.draw`; the place is free before the client hears the end, and can ask again."""
+        drawn = self.service.draw(requests)
+        try:
+            async for item in drawn:
+                yield item
+        finally:
+            await drawn.aclose()
+            self.leave()
+
+    def leave(self) -> None:
+        """Give the place back, if there is one."""
+        if self.place is not None:
+            self.place.leave()
 
 
 @dataclass(frozen=True)
@@ -103,13 +122,16 @@ class EndpointApp:
         """Answer one request."""
         context: Context = scope[CONTEXT]
         context.path = scope.get("path_params", {})
-        admission = context.service.admission
-        with admission.enter(context.key_id) if self._endpoint.generates else nullcontext():
+        if self._endpoint.generates:
+            context.place = context.service.admission.enter(context.key_id)
+        try:
             request = None
             if self._decoder is not None:
                 check_content_type(scope)
                 request = decode(self._decoder, await read_body(scope, receive, context))
             await unless_gone(self._answer(context, request, send), receive)
+        finally:
+            context.leave()
 
     async def _answer(self, context: Context, request: Any, send: Send) -> None:
         answer = await self._endpoint.handle(context, request)

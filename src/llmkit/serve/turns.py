@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest
 from llmkit.serve.conversation import Choice, read_choice, tools_text
+from llmkit.serve.http import Context
 from llmkit.serve.parsing.answers import AnswerEvent, Reading, begins_thinking, read_answers
 from llmkit.serve.schemas.chat import Tool
 from llmkit.serve.service import Service
@@ -65,9 +66,9 @@ async def make_turn(
     return Turn(prompt_ids, reading, structure)
 
 
-async def draw_answers(service: Service, request: GenerationRequest, reading: Reading) -> AsyncGenerator[AnswerEvent]:
+async def draw_answers(context: Context, request: GenerationRequest, reading: Reading) -> AsyncGenerator[AnswerEvent]:
     """The answers of one request as they come."""
-    answers = read_answers(_one(service, request), reading, service.codec.tokenizer)
+    answers = read_answers(_one(context, request), reading, context.service.codec.tokenizer)
     try:
         async for answer in answers:
             yield answer
@@ -75,8 +76,8 @@ async def draw_answers(service: Service, request: GenerationRequest, reading: Re
         await answers.aclose()
 
 
-async def _one(service: Service, request: GenerationRequest) -> AsyncGenerator[Delta]:
-    drawn = service.draw([request])
+async def _one(context: Context, request: GenerationRequest) -> AsyncGenerator[Delta]:
+    drawn = context.draw([request])
     try:
         async for _, delta in drawn:
             yield delta

@@ -151,7 +151,7 @@ class _Answering:
     async def _answers(self) -> AsyncGenerator[AnswerEvent]:
         """The answers, counted."""
         service = self.context.service
-        answers = draw_answers(service, self.generation, self.turn.reading)
+        answers = draw_answers(self.context, self.generation, self.turn.reading)
         try:
             async for answer in answers:
                 delta = answer.delta

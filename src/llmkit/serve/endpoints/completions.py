@@ -152,7 +152,7 @@ class _Answering:
     async def _deltas(self) -> AsyncGenerator[tuple[int, Delta]]:
         """Deltas with the place of their choice, counted."""
         service = self.context.service
-        drawn = service.draw(self.generations)
+        drawn = self.context.draw(self.generations)
         try:
             async for number, delta in drawn:
                 self.num_tokens += len(delta.token_ids)

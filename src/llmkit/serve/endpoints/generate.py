@@ -92,7 +92,7 @@ async def _events(context: Context, generation: GenerationRequest) -> AsyncGener
 
 async def _deltas(context: Context, generation: GenerationRequest) -> AsyncGenerator[Delta]:
     count, start = 0, monotonic()
-    drawn = context.service.draw([generation])
+    drawn = context.draw([generation])
     try:
         async for _, delta in drawn:
             count += len(delta.token_ids)

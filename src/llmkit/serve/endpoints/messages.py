@@ -120,7 +120,7 @@ class _Answering:
     async def _answers(self) -> AsyncGenerator[AnswerEvent]:
         """The pieces of the answer, counted."""
         service = self.context.service
-        answers = draw_answers(service, self.generation, self.turn.reading)
+        answers = draw_answers(self.context, self.generation, self.turn.reading)
         try:
             async for answer in answers:
                 self.num_tokens += len(answer.delta.token_ids)
