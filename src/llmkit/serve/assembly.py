@@ -1,4 +1,4 @@
-"""From settings to a service: tokenizer, engine, adapters, keys."""
+"""From settings to a service: tokenizer, engine, adapters."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,6 @@ from llmkit.engines.inference.contract import EngineContext, ServingEngine
 from llmkit.engines.inference.wrapped import serving_engine
 from llmkit.errors import ConfigError, ModelError, RequestError
 from llmkit.models.loading import context_length
-from llmkit.serve.keys import KeyRing
 from llmkit.serve.service import Service
 
 NO_LIMIT = 1 << 30
@@ -60,18 +59,6 @@ async def load_adapters(service: Service, adapters: Mapping[str, str]) -> None:
             await service.engine.load_adapter(name, path)
         except (RequestError, ModelError) as error:
             raise ConfigError(f"adapters.{name}={directory}: {error}") from error
-
-
-def open_keys(run: ServeRun) -> KeyRing:
-    """The keys of the settings and of the file.
-
-    Raises:
-        ConfigError: the file cannot be read, or a key is empty.
-    """
-    plain = [key.get_secret_value() for key in run.auth.keys]
-    if not all(plain):
-        raise ConfigError("auth.keys: a key is empty; is the environment variable set?")
-    return KeyRing(plain, None if run.auth.keys_file is None else Path(run.auth.keys_file).expanduser())
 
 
 def _context(run: ServeRun) -> int | None:

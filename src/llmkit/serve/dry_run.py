@@ -7,7 +7,8 @@ from llmkit.config.serving import ServeRun
 from llmkit.data.opening import open_codec
 from llmkit.errors import ConfigError, ModelError
 from llmkit.models.loading import checkpoint_path, context_length
-from llmkit.serve.assembly import NO_LIMIT, open_keys
+from llmkit.serve.assembly import NO_LIMIT
+from llmkit.serve.keys import open_keys
 from llmkit.serve.parsing.tools import find_parser
 from llmkit.serve.server import bind
 from llmkit.serve.service import default_name
@@ -22,7 +23,7 @@ def look(run: ServeRun) -> dict[str, Any]:
         ModelError: the model or its tokenizer cannot be used.
         PluginError: the engine is not installed.
     """
-    keys = open_keys(run)
+    keys = open_keys(run.auth)
     with bind(run.server.host, run.server.port):
         pass
     plugins.load("engines", run.engine.name)

@@ -1,11 +1,9 @@
 """What every request goes through: an id, a key, an error in its API's shape, a line in the log."""
 
-import json
 import logging
 import re
 import secrets
 from time import monotonic
-from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmkit.serve.api_errors import ApiError, as_api_error, dialect_of
 from llmkit.serve.http import CONTEXT, JSON, ClientGone, Context, send_body
 from llmkit.serve.keys import KeyRing
+from llmkit.serve.logs import AccessLine
 from llmkit.serve.service import Service
 
 logger = logging.getLogger("llmkit.serve")
@@ -97,20 +96,6 @@ class Gate:
                 **context.notes,
             }
             access.info("%s", AccessLine(facts))
-
-
-class AccessLine:
-    """One request in the log; JSON logs take `facts` apart."""
-
-    def __init__(self, facts: dict[str, Any]) -> None:
-        self.facts = {name: value for name, value in facts.items() if value is not None}
-
-    def __str__(self) -> str:
-        facts = dict(self.facts)
-        method, path, status = (facts.pop(name) for name in ("method", "path", "status"))
-        rest = (f"{name}={value}" for name, value in facts.items())
-        # A path may hold anything once it has been decoded; the log has one line for each request.
-        return " ".join([method, json.dumps(path)[1:-1], str(status), *rest])
 
 
 class _Answer:

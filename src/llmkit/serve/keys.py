@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llmkit.config.serving import AuthConfig
 from llmkit.errors import ConfigError
 
 PREFIX = "sk-llmkit-"
@@ -132,6 +133,18 @@ class KeyRing:
         except (OSError, ConfigError):
             return
         self._stamp = stamp
+
+
+def open_keys(auth: AuthConfig) -> KeyRing:
+    """The keys of the settings and of the file.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is empty.
+    """
+    plain = [key.get_secret_value() for key in auth.keys]
+    if not all(plain):
+        raise ConfigError("auth.keys: a key is empty; is the environment variable set?")
+    return KeyRing(plain, None if auth.keys_file is None else Path(auth.keys_file).expanduser())
 
 
 def _digests(keys: Iterable[Key]) -> dict[str, str]:

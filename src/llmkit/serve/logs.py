@@ -4,11 +4,23 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Literal
-
-from llmkit.serve.gate import AccessLine
+from typing import Any, Literal
 
 LOGGERS = ("llmkit", "uvicorn")
+
+
+class AccessLine:
+    """One request in the log; JSON logs take `facts` apart."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = {name: value for name, value in facts.items() if value is not None}
+
+    def __str__(self) -> str:
+        facts = dict(self.facts)
+        method, path, status = (facts.pop(name) for name in ("method", "path", "status"))
+        rest = (f"{name}={value}" for name, value in facts.items())
+        # A path may hold anything once it has been decoded; the log has one line for each request.
+        return " ".join([method, json.dumps(path)[1:-1], str(status), *rest])
 
 
 class JsonLines(logging.Formatter):

@@ -8,15 +8,17 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from llmkit.config.serving import ServeRun, is_loopback
 from llmkit.errors import ConfigError
-from llmkit.serve.app import make_app
-from llmkit.serve.assembly import open_keys, open_service
+from llmkit.serve.keys import KeyRing, open_keys
 from llmkit.serve.logs import set_up_logs
-from llmkit.serve.service import Service
+
+if TYPE_CHECKING:
+    from llmkit.serve.service import Service
 
 logger = logging.getLogger("llmkit.serve")
 
@@ -52,14 +54,14 @@ def serve(run: ServeRun, tell: Callable[[Listening], None]) -> None:
         ModelError, PluginError, EngineError: the engine cannot start.
     """
     set_up_logs(run.server.log_format)
-    keys = open_keys(run)
+    keys = open_keys(run.auth)
     if keys.is_open and not is_loopback(run.server.host):
         logger.warning(
             "server.host=%s is open to other machines, and server.allow_without_keys lets everyone in", run.server.host
         )
     # Taken before anything is loaded, which may take minutes; nobody can connect before the server listens.
     with bind(run.server.host, run.server.port) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(run, listener, tell))
+        runner.run(_serve(run, keys, listener, tell))
 
 
 @contextmanager
@@ -101,10 +103,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(run: ServeRun, listener: socket.socket, tell: Callable[[Listening], None]) -> None:
+async def _serve(run: ServeRun, keys: KeyRing, listener: socket.socket, tell: Callable[[Listening], None]) -> None:
+    # Heavy imports come after what is wrong with keys and port has been told.
+    from llmkit.serve.app import make_app
+    from llmkit.serve.assembly import open_service
+
     service = await open_service(run)
     try:
-        keys = open_keys(run)
         config = uvicorn.Config(
             make_app(service, keys),
             log_config=None,
@@ -146,7 +151,7 @@ class _Server(uvicorn.Server):
 class _Stopping:
     """From the first signal to the end: not ready, then closed, then drained, then cut off."""
 
-    def __init__(self, server: _Server, service: Service) -> None:
+    def __init__(self, server: _Server, service: "Service") -> None:
         self._server = server
         self._service = service
         self._settings = service.run.server
