@@ -20,6 +20,8 @@ logger = logging.getLogger("llmkit.serve")
 CONTEXT = "llmkit.context"
 HOLD_SECONDS = 1.0
 """How long a stream waits with its status for the first event: until then an error can still have a status."""
+GRACE_SECONDS = 5.0
+"""How long an engine may be late with the end of a request whose time is over."""
 DISCONNECT = "http.disconnect"
 JSON = "application/json"
 
@@ -134,7 +136,8 @@ class EndpointApp:
             context.leave()
 
     async def _answer(self, context: Context, request: Any, send: Send) -> None:
-        answer = await self._endpoint.handle(context, request)
+        async with asyncio.timeout(context.service.timeout() + GRACE_SECONDS):
+            answer = await self._endpoint.handle(context, request)
         if isinstance(answer, Stream):
             await send_stream(context, answer, send)
         elif isinstance(answer, Raw):
@@ -248,10 +251,11 @@ async def _send_events(
 ) -> None:
     alive = _SignsOfLife(context, send)
     try:
-        chunk = await first
-        while chunk is not None:
-            await alive.send(chunk)
-            chunk = await anext(events, None)
+        async with asyncio.timeout(context.service.timeout() + GRACE_SECONDS):
+            chunk = await first
+            while chunk is not None:
+                await alive.send(chunk)
+                chunk = await anext(events, None)
     except Exception as error:
         problem = as_api_error(error)
         context.notes["error"] = str(problem)

@@ -24,8 +24,6 @@ from llmkit.types import Message
 T = TypeVar("T")
 LONG_TEXT = 20_000
 """Characters from which text is made into tokens in a thread, so that other requests go on meanwhile."""
-GRACE_SECONDS = 5.0
-"""How long an engine may be late with the end of a request whose time is over."""
 
 
 @dataclass
@@ -177,17 +175,11 @@ class Service:
     async def draw(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Delta]]:
         """Deltas of some generation requests, each with its request's place; what comes is timed and counted."""
         clock = Clock(monotonic())
-        deadline = asyncio.get_running_loop().time() + self.timeout() + GRACE_SECONDS
         numbered = [_numbered(number, self.engine.stream(request)) for number, request in enumerate(requests)]
         stream = merge(numbered)
         last: dict[tuple[int, int], float] = {}
         try:
-            while True:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        number, delta = await anext(stream)
-                except StopAsyncIteration:
-                    break
+            async for number, delta in stream:
                 if delta.token_ids:
                     self._time(clock, last, (number, delta.index), len(delta.token_ids))
                 yield number, delta
