@@ -40,5 +40,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[dev,math,tensorboard,wandb,adapters,quantization]'
+	$(INSTALL) --editable '.[dev,serve,math,tensorboard,wandb,adapters,quantization]'
 	touch $@

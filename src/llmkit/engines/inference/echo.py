@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -21,6 +22,9 @@ from llmkit.engines.inference.merging import collect, merge
 from llmkit.errors import EngineError, RequestError
 from llmkit.types import Completion, SamplingParams, StopReason, Structure
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class Config(Section):
     """What it says; without a script it repeats the prompt."""
@@ -32,7 +36,7 @@ class Config(Section):
     """Completions as text, behind those of `script`; they need a tokenizer."""
     seconds_per_token: float = Field(0.0, ge=0)
     """Time that each token takes."""
-    context_length: int | None = Field(None, ge=2)
+    context_length: int | None = Field(default=None, ge=2)
     """Most tokens of prompt and completion together; unset has no limit."""
 
 
@@ -42,14 +46,14 @@ def build(config: Config, context: EngineContext) -> "EchoEngine":
     Raises:
         EngineError: there are texts, and no tokenizer to make tokens of them.
     """
-    return EchoEngine(config, context)
+    return EchoEngine(config, context.tokenizer)
 
 
 class EchoEngine:
     """Draws nothing: every token has log-probability 0, and whatever steers a draw changes nothing."""
 
-    def __init__(self, config: Config, context: EngineContext) -> None:
-        self._tokenizer = context.tokenizer
+    def __init__(self, config: Config, tokenizer: "PreTrainedTokenizerBase | None" = None) -> None:
+        self._tokenizer = tokenizer
         self._script = [list(ids) for ids in config.script] + self._encode(config.texts)
         self._seconds_per_token = config.seconds_per_token
         self._context_length = config.context_length
