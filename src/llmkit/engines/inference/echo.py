@@ -1,9 +1,10 @@
-"""Scripted: answers with given tokens or texts, for tests and dry runs."""
+"""Scripted: answers with given token ids or texts, for tests and dry runs."""
 
 import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,8 +95,9 @@ class EchoEngine:
         plans = [self._plan(request, index) for index in range(request.num_completions)]
         self._num_prompt_tokens += len(request.prompt_ids)
         parts = [self._complete(request, index, plan) for index, plan in enumerate(plans)]
-        async for delta in merge(parts):
-            yield delta
+        async with aclosing(merge(parts)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def pause(self, mode: PauseMode = "abort") -> None:
         """Hold new requests; end running ones, let them end, or hold them too."""
@@ -175,10 +177,10 @@ class EchoEngine:
         return plan[: request.sampling.max_new_tokens]
 
     async def _complete(self, request: GenerationRequest, index: int, plan: Sequence[int]) -> AsyncGenerator[Delta]:
-        from llmkit.engines.inference.interim_text_stream import TextStream
+        from llmkit.engines.inference.interim_text_stream import open_text_stream
 
         sampling = request.sampling
-        text = TextStream(self._tokenizer, sampling)
+        text = open_text_stream(self._tokenizer, sampling)
         # A place of its own in the loop's clock; None never comes.
         end = None if request.timeout_seconds is None else asyncio.get_running_loop().time() + request.timeout_seconds
         if not await self._wait(self._open_gate, end):

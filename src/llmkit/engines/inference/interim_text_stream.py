@@ -26,7 +26,7 @@ class TextPiece(NamedTuple):
 class TextStream:
     """Turns the tokens of one completion into text as they come."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase | None", sampling: SamplingParams) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", sampling: SamplingParams) -> None:
         self._tokenizer = tokenizer
         self._stop = sampling.stop
         self._min_tokens = sampling.min_new_tokens
@@ -63,8 +63,6 @@ class TextStream:
         return text[len(before) :]
 
     def _decode(self, start: int, end: int) -> str:
-        if self._tokenizer is None:
-            return ""
         return str(
             self._tokenizer.decode(self._ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
@@ -82,3 +80,20 @@ class TextStream:
                 return text
         text, self._held = self._held, ""
         return text
+
+
+class NoText:
+    """The text of a completion where there is no tokenizer: none."""
+
+    def push(self, token_ids: Sequence[int]) -> TextPiece:
+        """Nothing to show."""
+        return TextPiece("")
+
+    def finish(self) -> str:
+        """Nothing was held back."""
+        return ""
+
+
+def open_text_stream(tokenizer: "PreTrainedTokenizerBase | None", sampling: SamplingParams) -> TextStream | NoText:
+    """The text of one completion while its tokens come."""
+    return NoText() if tokenizer is None else TextStream(tokenizer, sampling)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from llmkit.engines.inference.contract import (
     ServingEngine,
     TokenScores,
 )
-from llmkit.engines.inference.interim_text_stream import TextStream
+from llmkit.engines.inference.interim_text_stream import open_text_stream
 from llmkit.engines.inference.merging import merge
 from llmkit.errors import RequestError
 from llmkit.types import Completion, SamplingParams
@@ -81,8 +82,9 @@ class WrappedEngine:
             raise RequestError(f"no adapter named '{request.adapter}': {self._name} has none")
         self._num_prompt_tokens += len(request.prompt_ids)
         parts = [self._complete(request, index) for index in range(request.num_completions)]
-        async for delta in merge(parts):
-            yield delta
+        async with aclosing(merge(parts)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def pause(self, mode: PauseMode = "abort") -> None:
         """End running requests and hold new ones.
@@ -151,7 +153,7 @@ class WrappedEngine:
 
     def _delta(self, index: int, completion: Completion, sampling: SamplingParams) -> Delta:
         """The completion up to a stop string, if it has one."""
-        stream, text = TextStream(self._tokenizer, sampling), ""
+        stream, text = open_text_stream(self._tokenizer, sampling), ""
         stop: str | int | None = None
         count = 0
         while count < len(completion.token_ids) and stop is None:

@@ -1,6 +1,7 @@
 """`POST /v1/chat/completions`."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, time
@@ -65,6 +66,8 @@ def _generation(context: Context, request: ChatRequest, turn: Turn, adapter: str
         raise bad_request("top_logprobs needs logprobs=true", "top_logprobs")
     if request.stream_options is not None and not request.stream:
         raise bad_request("stream_options needs stream=true", "stream_options")
+    if request.prompt_logprobs is not None and request.stream:
+        raise bad_request("prompt_logprobs does not go with stream; ask for a whole answer", "prompt_logprobs")
     num_completions = request.n or 1
     if num_completions > service.limits.max_completions:
         most = service.limits.max_completions
@@ -114,8 +117,9 @@ class _Answering:
     async def whole(self) -> ChatCompletion:
         """Everything at once."""
         answers = [WholeAnswer() for _ in range(self.generation.num_completions)]
-        async for answer in self._answers():
-            answers[answer.delta.index].add(answer, self._new_id)
+        async with aclosing(self._answers()) as coming:
+            async for answer in coming:
+                answers[answer.delta.index].add(answer, self._new_id)
         shows_ids = bool(self.request.return_token_ids)
         scores = UNSET
         if self.request.prompt_logprobs is not None:
@@ -134,16 +138,17 @@ class _Answering:
         """Everything as it comes."""
         begun: set[int] = set()
         ids: dict[tuple[int, int], str] = {}
-        async for answer in self._answers():
-            index = answer.delta.index
-            if index not in begun:
-                first = ChunkChoice(index=index, delta=MessageDelta(role="assistant", content=""))
-                yield self._chunk([first], with_prompt=not begun)
-                begun.add(index)
-            if choice := self._delta(answer, ids):
-                yield self._chunk([choice])
-            if answer.is_last:
-                yield self._chunk([self._last(answer.delta)])
+        async with aclosing(self._answers()) as coming:
+            async for answer in coming:
+                index = answer.delta.index
+                if index not in begun:
+                    first = ChunkChoice(index=index, delta=MessageDelta(role="assistant", content=""))
+                    yield self._chunk([first], with_prompt=not begun)
+                    begun.add(index)
+                if choice := self._delta(answer, ids):
+                    yield self._chunk([choice])
+                if answer.is_last:
+                    yield self._chunk([self._last(answer.delta)])
         if self.request.stream_options is not None and self.request.stream_options.include_usage:
             yield event(self._new_chunk([], usage=self._usage()))
         yield DONE

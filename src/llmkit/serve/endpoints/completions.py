@@ -1,6 +1,7 @@
 """`POST /v1/completions`."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from time import monotonic, time
 
@@ -69,6 +70,8 @@ def _check(service: Service, request: CompletionRequest) -> None:
         raise bad_request("echo does not go with stream; the prompt is known already", "echo")
     if request.stream_options is not None and not request.stream:
         raise bad_request("stream_options needs stream=true", "stream_options")
+    if request.prompt_logprobs is not None and request.stream:
+        raise bad_request("prompt_logprobs does not go with stream; ask for a whole answer", "prompt_logprobs")
 
 
 def _generation(
@@ -127,12 +130,13 @@ class _Answering:
 
     async def whole(self) -> TextCompletion:
         """Everything at once."""
-        async for place, delta in self._deltas():
-            text = self._texts[place]
-            text.text += delta.text
-            text.token_ids += delta.token_ids
-            text.scores += delta.scores
-            text.end = delta
+        async with aclosing(self._deltas()) as deltas:
+            async for place, delta in deltas:
+                text = self._texts[place]
+                text.text += delta.text
+                text.token_ids += delta.token_ids
+                text.scores += delta.scores
+                text.end = delta
         if self.request.max_tokens == 0:
             self._texts = [_Text(end=text.end) for text in self._texts]
             self.num_tokens = 0
@@ -141,10 +145,11 @@ class _Answering:
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Everything as it comes."""
         wants_usage = self.request.stream_options is not None and self.request.stream_options.include_usage
-        async for place, delta in self._deltas():
-            shows_tokens = delta.token_ids and (self.request.logprobs is not None or self.request.return_token_ids)
-            if delta.text or shows_tokens or delta.stop_reason:
-                yield event(self._document([self._chunk(place, delta)], None if wants_usage else UNSET))
+        async with aclosing(self._deltas()) as deltas:
+            async for place, delta in deltas:
+                shows_tokens = delta.token_ids and (self.request.logprobs is not None or self.request.return_token_ids)
+                if delta.text or shows_tokens or delta.stop_reason:
+                    yield event(self._document([self._chunk(place, delta)], None if wants_usage else UNSET))
         if wants_usage:
             yield event(self._document([], self._usage()))
         yield DONE

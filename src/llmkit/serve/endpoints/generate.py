@@ -1,6 +1,7 @@
 """`POST /generate`: tokens in, tokens out with log-probabilities and weight versions, for rollouts."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from time import monotonic
 
 from msgspec import UNSET
@@ -53,17 +54,18 @@ async def _whole(context: Context, generation: GenerationRequest) -> GenerateAns
     ]
     scores: list[TokenScores] | None = None
     num_cached = 0
-    async for delta in _deltas(context, generation):
-        scores = delta.prompt_scores or scores
-        num_cached += delta.num_cached_tokens or 0
-        added, whole = _generated(delta, generation), completions[delta.index]
-        whole.token_ids += added.token_ids
-        whole.logprobs += added.logprobs
-        whole.versions += added.versions
-        whole.text += added.text
-        whole.stop_reason, whole.stop = added.stop_reason, added.stop
-        if added.top_logprobs is not UNSET:
-            whole.top_logprobs = [*(whole.top_logprobs or []), *added.top_logprobs]
+    async with aclosing(_deltas(context, generation)) as deltas:
+        async for delta in deltas:
+            scores = delta.prompt_scores or scores
+            num_cached += delta.num_cached_tokens or 0
+            added, whole = _generated(delta, generation), completions[delta.index]
+            whole.token_ids += added.token_ids
+            whole.logprobs += added.logprobs
+            whole.versions += added.versions
+            whole.text += added.text
+            whole.stop_reason, whole.stop = added.stop_reason, added.stop
+            if added.top_logprobs is not UNSET:
+                whole.top_logprobs = [*(whole.top_logprobs or []), *added.top_logprobs]
     return GenerateAnswer(
         id=context.request_id,
         completions=completions,
@@ -76,17 +78,18 @@ async def _whole(context: Context, generation: GenerationRequest) -> GenerateAns
 
 async def _events(context: Context, generation: GenerationRequest) -> AsyncGenerator[bytes]:
     """Each event has what one delta adds; the first one what the prompt scored, where that was asked for."""
-    async for delta in _deltas(context, generation):
-        yield event(
-            GenerateAnswer(
-                id=context.request_id,
-                completions=[_generated(delta, generation)],
-                num_prompt_tokens=len(generation.prompt_ids),
-                num_cached_tokens=delta.num_cached_tokens or 0,
-                version=context.service.engine.version,
-                prompt_logprobs=UNSET if delta.prompt_scores is None else _prompt(delta.prompt_scores),
+    async with aclosing(_deltas(context, generation)) as deltas:
+        async for delta in deltas:
+            yield event(
+                GenerateAnswer(
+                    id=context.request_id,
+                    completions=[_generated(delta, generation)],
+                    num_prompt_tokens=len(generation.prompt_ids),
+                    num_cached_tokens=delta.num_cached_tokens or 0,
+                    version=context.service.engine.version,
+                    prompt_logprobs=UNSET if delta.prompt_scores is None else _prompt(delta.prompt_scores),
+                )
             )
-        )
     yield DONE
 
 

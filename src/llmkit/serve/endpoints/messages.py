@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from secrets import token_hex
 from time import monotonic
@@ -77,8 +78,9 @@ class _Answering:
     async def whole(self) -> MessageAnswer:
         """Everything at once."""
         answer = WholeAnswer()
-        async for one in self._answers():
-            answer.add(one, _new_id)
+        async with aclosing(self._answers()) as answers:
+            async for one in answers:
+                answer.add(one, _new_id)
         blocks: list[AnswerBlock] = []
         if answer.reasoning:
             blocks.append(ThinkingBlock(thinking=answer.reasoning))
@@ -98,23 +100,24 @@ class _Answering:
         """Everything as it comes."""
         blocks = _Blocks()
         has_begun = False
-        async for answer in self._answers():
-            if not has_begun:  # not before the engine has taken the request
-                start = MessageAnswer(id=self.id, model=self.request.model, content=[], usage=self._usage(0))
-                yield _event({"type": "message_start", "message": start})
-                yield _event({"type": "ping"})
-                has_begun = True
-            for one in blocks.add(answer):
-                yield _event(one)
-            if answer.is_last:
-                for one in blocks.end():
+        async with aclosing(self._answers()) as answers:
+            async for answer in answers:
+                if not has_begun:  # not before the engine has taken the request
+                    start = MessageAnswer(id=self.id, model=self.request.model, content=[], usage=self._usage(0))
+                    yield _event({"type": "message_start", "message": start})
+                    yield _event({"type": "ping"})
+                    has_begun = True
+                for one in blocks.add(answer):
                     yield _event(one)
-                stop = answer.delta.stop
-                delta = {
-                    "stop_reason": self._stop_reason(answer.delta),
-                    "stop_sequence": stop if isinstance(stop, str) else None,
-                }
-                yield _event({"type": "message_delta", "delta": delta, "usage": self._usage()})
+                if answer.is_last:
+                    for one in blocks.end():
+                        yield _event(one)
+                    stop = answer.delta.stop
+                    delta = {
+                        "stop_reason": self._stop_reason(answer.delta),
+                        "stop_sequence": stop if isinstance(stop, str) else None,
+                    }
+                    yield _event({"type": "message_delta", "delta": delta, "usage": self._usage()})
         yield _event({"type": "message_stop"})
 
     async def _answers(self) -> AsyncGenerator[AnswerEvent]:

@@ -17,6 +17,8 @@ class StreamOptions(Struct, forbid_unknown_fields=True, kw_only=True):
     """How to stream: `include_usage` adds a last chunk with the number of tokens."""
 
     include_usage: bool = False
+    # Padding against guesses by the size of encrypted chunks: taken, and without meaning here.
+    include_obfuscation: bool | None = None
 
 
 class JsonSchema(Struct, kw_only=True):
