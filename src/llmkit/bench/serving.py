@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from llmkit.bench.load import Load, Sent, first_model, make_prompts, send_all
 from llmkit.bench.machine import ForeignLoad
 from llmkit.bench.results import Findings, Result, document
 from llmkit.bench.serving_table import show
-from llmkit.errors import BenchError
+from llmkit.errors import BenchError, PluginError
 from llmkit.terminal import stderr_console
 
 LOG_LINES = 8
@@ -65,7 +66,10 @@ def measure(request: ServeBench) -> dict[str, Any]:
     Returns: the JSON document.
     Raises:
         BenchError: there is no server, it does not start, or no request succeeds.
+        PluginError: the packages of the extra `serve` are not there.
     """
+    if find_spec("aiohttp") is None:
+        raise PluginError("llmkit bench serve needs aiohttp: pip install 'llmkit[serve]'")
     load = ForeignLoad()
     limits = {"cores": len(machine.usable_cores())}
     findings = Findings()
