@@ -51,7 +51,8 @@ def test_a_body_that_is_no_request(server, body, word):
 
 
 def test_other_refusals_have_the_shape_of_the_api(server):
-    status, headers, body = server.call("/v1/chat/completions", b"x" * 3_000_001)
+    assert server.call("/v1/chat/completions", b"x" * 9_000_000, key="wrong")[0] == 401
+    status, headers, body = server.call("/v1/chat/completions", b"x" * 9_000_000)
     assert (status, body["error"]["code"]) == (413, "request_too_large")
     status, _, body = server.call("/v1/messages", b"x" * 3_000_001)
     assert (status, body["error"]["type"]) == (413, "request_too_large")

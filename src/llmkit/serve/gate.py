@@ -1,15 +1,17 @@
 """What every request goes through: an id, a key, an error in its API's shape, a line in the log."""
 
+import asyncio
 import logging
 import re
 import secrets
+from contextlib import suppress
 from time import monotonic
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmkit.serve.api_errors import ApiError, as_api_error, dialect_of
-from llmkit.serve.http import CONTEXT, JSON, ClientGone, Context, send_body
+from llmkit.serve.http import CONTEXT, DISCONNECT, JSON, ClientGone, Context, send_body
 from llmkit.serve.keys import KeyRing
 from llmkit.serve.logs import AccessLine
 from llmkit.serve.service import Service
@@ -19,6 +21,8 @@ access = logging.getLogger("llmkit.serve.access")
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 CLIENT_GONE = 499
+MAX_DISCARDED_BYTES = 64 << 20
+MAX_DISCARD_SECONDS = 10.0
 
 
 class Gate:
@@ -43,15 +47,15 @@ class Gate:
         if "anthropic-version" in headers and scope["path"].startswith("/v1/models"):
             context.dialect = "anthropic"
         scope[CONTEXT] = context
-        answer = _Answer(send, request_id)
+        answer, body = _Answer(send, request_id), _Body(receive)
         try:
             if scope["path"] not in self._open_paths:
                 self._check_key(context, headers)
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, body.receive, answer.send)
         except ClientGone:
             answer.status = CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
-            await self._refuse(answer, context, error)
+            await self._refuse(answer, body, context, error)
         finally:
             self._tell(scope, context, answer.status, monotonic() - start)
 
@@ -70,15 +74,16 @@ class Gate:
         if context.key_id is None:
             raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
 
-    async def _refuse(self, answer: "_Answer", context: Context, error: Exception) -> None:
+    async def _refuse(self, answer: "_Answer", body: "_Body", context: Context, error: Exception) -> None:
         problem = as_api_error(error)
         context.notes["error"] = str(problem)
         if problem.status == 500:
             logger.error("%s failed", context.request_id, exc_info=error)
         if answer.status:  # too late for a status: the connection breaks off, which no client takes for an end
             raise error
-        body = msgspec.json.encode(problem.document(context.dialect, context.request_id))
-        await send_body(answer.send, problem.status, body, JSON, problem.headers)
+        await body.discard()
+        text = msgspec.json.encode(problem.document(context.dialect, context.request_id))
+        await send_body(answer.send, problem.status, text, JSON, problem.headers)
 
     def _tell(self, scope: Scope, context: Context, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "") or "unknown"
@@ -113,3 +118,26 @@ class _Answer:
             ids = [(b"x-request-id", self._request_id), (b"request-id", self._request_id)]
             message = {**message, "headers": [*message.get("headers", []), *ids]}
         await self._send(message)
+
+
+class _Body:
+    """Receives a request's body, and knows whether all of it has come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._is_whole = False
+
+    async def receive(self) -> Message:
+        """The next message."""
+        message = await self._receive()
+        self._is_whole |= message["type"] == DISCONNECT or not message.get("more_body", False)
+        return message
+
+    async def discard(self) -> None:
+        """Take what has not come yet, within bounds: a client that still sends would find the connection broken in
+        place of the answer."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_DISCARD_SECONDS):
+                while not self._is_whole and size < MAX_DISCARDED_BYTES:
+                    size += len((await self.receive()).get("body", b""))
