@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llmkit.serve.api_errors import ApiError
+from llmkit.serve.context import CONTEXT, Context
 from llmkit.serve.gate import Gate
-from llmkit.serve.http import CONTEXT, JSON, Context, Endpoint, EndpointApp, Raw
+from llmkit.serve.http import JSON, Endpoint, EndpointApp, Raw
 from llmkit.serve.keys import KeyRing
 from llmkit.serve.openapi import describe
 from llmkit.serve.routes import ENDPOINTS

@@ -9,7 +9,7 @@ from llmkit.errors import EngineError
 from llmkit.serve.api_errors import ApiError
 from llmkit.serve.assembly import open_service
 from llmkit.serve.chat import Settings
-from llmkit.serve.http import Context
+from llmkit.serve.context import Context
 from llmkit.serve.service import Service
 from llmkit.serve.turns import draw_answers, make_turn
 from llmkit.types import Message, SamplingParams

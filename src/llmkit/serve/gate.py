@@ -11,7 +11,8 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmkit.serve.api_errors import ApiError, as_api_error, dialect_of
-from llmkit.serve.http import CONTEXT, DISCONNECT, JSON, ClientGone, Context, send_body
+from llmkit.serve.context import CONTEXT, Context
+from llmkit.serve.http import DISCONNECT, JSON, ClientGone, send_body
 from llmkit.serve.keys import KeyRing
 from llmkit.serve.logs import AccessLine
 from llmkit.serve.service import Service

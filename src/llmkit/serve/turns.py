@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest
+from llmkit.serve.context import Context
 from llmkit.serve.conversation import Choice, read_choice, tools_text
-from llmkit.serve.http import Context
 from llmkit.serve.parsing.answers import AnswerEvent, Reading, begins_thinking, read_answers
 from llmkit.serve.schemas.chat import Tool
 from llmkit.serve.service import Service

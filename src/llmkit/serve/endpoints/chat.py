@@ -11,9 +11,9 @@ from msgspec import UNSET
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest
 from llmkit.serve.api_errors import bad_request
+from llmkit.serve.context import Context
 from llmkit.serve.conversation import read_messages
 from llmkit.serve.endpoints.logprobs import chat_logprobs, prompt_logprobs
-from llmkit.serve.http import DONE, Context, Stream, event
 from llmkit.serve.parsing.answers import AnswerEvent, WholeAnswer, new_call_id
 from llmkit.serve.sampling import openai_sampling
 from llmkit.serve.schemas.chat import (
@@ -33,6 +33,7 @@ from llmkit.serve.schemas.chat import (
     ToolCallDelta,
 )
 from llmkit.serve.schemas.common import PromptTokensDetails, Usage
+from llmkit.serve.streams import DONE, Stream, event
 from llmkit.serve.turns import Turn, draw_answers, make_turn
 
 

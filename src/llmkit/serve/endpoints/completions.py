@@ -9,12 +9,13 @@ from msgspec import UNSET
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest, TokenScores
 from llmkit.serve.api_errors import bad_request
+from llmkit.serve.context import Context
 from llmkit.serve.endpoints.logprobs import prompt_logprobs, text_logprobs
-from llmkit.serve.http import DONE, Context, Stream, event
 from llmkit.serve.sampling import openai_sampling
 from llmkit.serve.schemas.common import PromptTokensDetails, Usage
 from llmkit.serve.schemas.completions import CompletionRequest, TextChoice, TextCompletion, TextLogprobs
 from llmkit.serve.service import Service
+from llmkit.serve.streams import DONE, Stream, event
 
 DEFAULT_TOKENS = 16
 

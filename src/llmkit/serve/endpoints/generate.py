@@ -8,10 +8,11 @@ from msgspec import UNSET
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest, TokenScores
 from llmkit.serve.api_errors import ApiError, bad_request
+from llmkit.serve.context import Context
 from llmkit.serve.endpoints.logprobs import finite
-from llmkit.serve.http import DONE, Context, Stream, event
 from llmkit.serve.sampling import native_sampling
 from llmkit.serve.schemas.native import GenerateAnswer, Generated, GenerateRequest
+from llmkit.serve.streams import DONE, Stream, event
 
 
 async def generate(context: Context, request: GenerateRequest) -> GenerateAnswer | Stream:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest
+from llmkit.serve.context import Context
 from llmkit.serve.endpoints.messages_input import read_turn
-from llmkit.serve.http import Context, Stream, event
 from llmkit.serve.parsing.answers import AnswerEvent, WholeAnswer, WholeCall
 from llmkit.serve.sampling import stop_strings
 from llmkit.serve.schemas.anthropic import (
@@ -27,6 +27,7 @@ from llmkit.serve.schemas.anthropic import (
     TokenCount,
     ToolUseBlock,
 )
+from llmkit.serve.streams import Stream, event
 from llmkit.serve.turns import Turn, draw_answers
 from llmkit.types import SamplingParams
 

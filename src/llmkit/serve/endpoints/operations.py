@@ -8,8 +8,9 @@ import msgspec
 
 from llmkit.plugins_requirements import PACKAGE, installed_version
 from llmkit.serve.api_errors import ApiError, bad_request
+from llmkit.serve.context import Context
 from llmkit.serve.conversation import read_messages, tools_text
-from llmkit.serve.http import JSON, Context, Raw
+from llmkit.serve.http import JSON, Raw
 from llmkit.serve.schemas.common import ModelCard, ModelList
 from llmkit.serve.schemas.native import (
     AdapterAnswer,
