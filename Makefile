@@ -16,7 +16,7 @@ demo: $(VENV)/installed ## Install llmkit and train a small model by reinforceme
 test: $(VENV)/installed-dev ## Run the tests
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/installed-dev ## Run the tests that take many processes or minutes
+test-slow: $(VENV)/installed-dev ## Run the tests that take minutes, many processes or Node
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/installed-dev ## Check format, lint, types and the direction of imports
@@ -40,5 +40,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[dev,math,tensorboard,wandb,adapters,quantization,torchao]'
+	$(INSTALL) --editable '.[dev,serve,math,tensorboard,wandb,adapters,quantization,torchao]'
 	touch $@

@@ -19,6 +19,7 @@ from llmkit.plugins_requirements import PACKAGE, installed_version
 EXAMPLES = """\b
 Examples:
   llmkit train grpo --preset gsm8k-tiny    learn grade-school word problems, right here
+  llmkit serve --model DIR                 answer clients of OpenAI and Anthropic
   llmkit presets list                      known-good settings to start from
   llmkit config explain train/grpo optim   what settings mean and where values come from
   llmkit plugins list                      engines, data sets, rewards and all the rest

@@ -1,4 +1,4 @@
-"""Measure this machine at what training does with it, side by side with other libraries."""
+"""Measure this machine at what training and serving do with it, side by side with other libraries."""
 
 import json
 from enum import StrEnum
@@ -24,6 +24,14 @@ Examples:
   llmkit bench train --only sft-5m
   llmkit bench train --compare trl --python trl-env/bin/python
   llmkit bench train --compare trl --python trl-env/bin/python --only sft-same-losses --warmup-steps 50
+"""
+
+
+SERVE_EXAMPLES = """\b
+Examples:
+  llmkit bench serve --url http://127.0.0.1:8000 --concurrency 1 --concurrency 8 --concurrency 64
+  llmkit bench serve --model DIR --rate 2 --rate 8 --requests 100 --plot serve.png
+  llmkit bench serve --preset echo --json
 """
 
 
@@ -65,7 +73,7 @@ class Peer(StrEnum):
 
 @app.callback()
 def bench() -> None:
-    """Measure this machine at what training does with it, side by side with other libraries."""
+    """Measure this machine at what training and serving do with it, side by side with other libraries."""
 
 
 @app.command(epilog=DATA_EXAMPLES)
@@ -189,6 +197,90 @@ def _deliver(document: dict[str, Any], output: Path | None, plot: Path | None, *
         write_text(output, text + "\n")
     if plot is not None:
         from llmkit.bench.plot import draw
+
+        draw(document, plot)
+    if as_json:
+        typer.echo(text)
+
+
+@app.command(epilog=SERVE_EXAMPLES)
+def serve(
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", show_default=False, help="A running server; by default one is started."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", show_default=False, help="Model of a server that is started; else its name."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Engine of a server that is started.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Preset of a server that is started.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting of a server that is started.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", envvar="LLMKIT_API_KEY", show_default=False, help="For a server that needs one."),
+    ] = None,
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests of each measurement.")] = 64,
+    concurrency: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", min=1, help="Requests in flight at a time; may be repeated. [default: 8]"),
+    ] = None,
+    rate: Annotated[
+        list[float] | None, typer.Option(metavar="N", min=1e-6, help="Requests sent a second; may be repeated.")
+    ] = None,
+    input_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each prompt.")] = 128,
+    output_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each completion.")] = 128,
+    vocabulary: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts are of tokens below this.")] = 256,
+    warmups: Annotated[int, typer.Option(metavar="N", min=0, help="Requests before that do not count.")] = 2,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of prompts, and of the gaps between requests.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON document to a file.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figures to a PNG file.")] = None,
+) -> None:
+    """Measure a server: tokens per second, time to the first token and between tokens.
+
+    Requests stream completions of random prompts at a concurrency or at a rate; ends of text are ignored.
+    """
+    from llmkit.bench.serving import ServeBench, measure
+    from llmkit.errors import ConfigError
+
+    started = {"--engine": engine, "--preset": preset, "--set": overrides}
+    if url is not None:
+        for flag, value in started.items():
+            if value:
+                raise ConfigError(f"{flag} is about a server that is started, and has no effect with --url {url}")
+    arguments = [] if url is not None or model is None else ["--model", model]
+    for flag, value in started.items():
+        for one in value if isinstance(value, list) else [value] if value else []:
+            arguments += [flag, one]
+    request = ServeBench(
+        url=url,
+        serve_arguments=arguments,
+        model=model if url is not None else None,
+        api_key=api_key,
+        num_requests=requests,
+        concurrency=tuple(concurrency or (() if rate else (8,))),
+        rates=tuple(rate or ()),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        vocabulary=vocabulary,
+        num_warmups=warmups,
+        seed=seed,
+    )
+    document = measure(request)
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    if output is not None:
+        from llmkit.disk import write_text
+
+        write_text(output, text + "\n")
+    if plot is not None:
+        from llmkit.bench.serving_table import draw
 
         draw(document, plot)
     if as_json:

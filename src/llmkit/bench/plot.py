@@ -10,6 +10,7 @@ from llmkit.disk import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 OURS, THEIRS = "#2459c4", "#9ca3af"
 STAGES = {"imports": "#93b4f5", "open": "#2459c4", "first_batch": "#c2410c"}
@@ -35,6 +36,15 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
         axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         fill(axes, rows)
+    save(figure, path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:

@@ -24,6 +24,7 @@ from llmkit.config.schema import (
     SFTDataConfig,
 )
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
+from llmkit.config.serving import ServeRun
 from llmkit.config.watching import check_answering, check_watching
 from llmkit.errors import ConfigError, PluginError
 
@@ -123,7 +124,12 @@ class GRPORun(TrainingRun):
         return self
 
 
-SCHEMAS: dict[str, type[Section]] = {"train/dpo": DPORun, "train/grpo": GRPORun, "train/sft": SFTRun}
+SCHEMAS: dict[str, type[Section]] = {
+    "serve": ServeRun,
+    "train/dpo": DPORun,
+    "train/grpo": GRPORun,
+    "train/sft": SFTRun,
+}
 """Schema of each command that is configured. A command plugin adds its own where its `typer.Typer` is made."""
 
 

@@ -75,3 +75,20 @@ class TextStream:
             if ahead and self._stops.would_match(ahead):
                 shown += self._stops.push(ahead)
         return shown
+
+
+class NoText:
+    """The text of a completion where there is no tokenizer: none."""
+
+    def push(self, token_ids: Sequence[int]) -> TextPiece:
+        """Nothing to show."""
+        return TextPiece("", None, len(token_ids))
+
+    def finish(self) -> str:
+        """Nothing was held back."""
+        return ""
+
+
+def open_text_stream(tokenizer: "PreTrainedTokenizerBase | None", sampling: SamplingParams) -> TextStream | NoText:
+    """The text of one completion while its tokens come."""
+    return NoText() if tokenizer is None else TextStream(tokenizer, sampling)

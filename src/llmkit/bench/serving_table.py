@@ -1,0 +1,75 @@
+"""What `llmkit bench serve` found, as a table and as a picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmkit.bench.plot import THEIRS, save
+from llmkit.bench.results import Findings
+from llmkit.bench.table import format_time
+from llmkit.formatting import format_number
+from llmkit.terminal import stderr_console
+
+WAITS = {"first token": "time_to_first_token_seconds", "between tokens": "inter_token_latency_seconds"}
+SHADES = {"p50": "#2459c4", "p90": "#93b4f5", "p99": THEIRS}
+
+
+def show(found: Findings) -> None:
+    """Print the results, and what failed."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    headings = ["", "tokens/s", "requests/s"]
+    headings += [f"{wait} p50 / p99" for wait in WAITS]
+    for heading in [*headings, "failed"]:
+        table.add_column(heading, justify="right" if heading else "left")
+    for one in found.results:
+        table.add_row(
+            one.name.partition("/")[2],
+            format_number(round(one.metrics["tokens_per_second"], 1)),
+            format_number(round(one.metrics["requests_per_second"], 2)),
+            *(
+                " / ".join(_time(one.metrics[f"{metric}_{part}"]) for part in ("p50", "p99"))
+                for metric in WAITS.values()
+            ),
+            str(one.metrics["num_failed"]),
+        )
+    console = stderr_console()
+    console.print(table)
+    for one in found.results:
+        for error in one.metrics["errors"]:
+            console.print(f"{one.name.partition('/')[2]}: {error}", markup=False)
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else format_time(seconds)
+
+
+def draw(document: Mapping[str, Any], path: Path) -> None:
+    """Save throughput and waits as PNG.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = document["results"]
+    names = [row["name"].partition("/")[2] for row in rows]
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, *others = figure.subplots(1 + len(WAITS), squeeze=False)[:, 0]
+    top.barh(names, [row["tokens_per_second"] for row in rows], color=SHADES["p50"])
+    top.set_xlabel("output tokens per second")
+    for axes, (wait, metric) in zip(others, WAITS.items(), strict=True):
+        for place, (percent, color) in enumerate(SHADES.items()):
+            heights = [index + 0.27 * (place - 1) for index in range(len(rows))]
+            values = [1000 * (row[f"{metric}_{percent}"] or 0.0) for row in rows]
+            axes.barh(heights, values, height=0.25, color=color, label=percent)
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_xlabel(f"milliseconds to the {wait}" if wait == "first token" else f"milliseconds {wait}")
+        axes.legend(frameon=False)
+    for axes in (top, *others):
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)

@@ -1,0 +1,66 @@
+"""From settings to a service: tokenizer, engine, adapters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmkit import plugins
+from llmkit.config.serving import ServeRun
+from llmkit.data.opening import open_codec
+from llmkit.engines.inference.contract import EngineContext, ServingEngine
+from llmkit.engines.inference.wrapped import serving_engine
+from llmkit.errors import ConfigError, ModelError, RequestError
+from llmkit.models.loading import context_length
+from llmkit.serve.service import Service
+
+NO_LIMIT = 1 << 30
+"""What a model that names no limit has for its context."""
+
+
+async def open_service(run: ServeRun) -> Service:
+    """Open the tokenizer, then the engine, then the adapters.
+
+    Raises:
+        ModelError: the model or its tokenizer cannot be used.
+        PluginError: the engine is not installed.
+        ConfigError: an adapter does not fit.
+    """
+    codec = open_codec(run.model)
+    if run.device.threads:
+        import torch
+
+        torch.set_num_threads(run.device.threads)
+    context = EngineContext(run.model, run.device, tokenizer=codec.tokenizer)
+    section: Any = run.engine
+    built = plugins.load("engines", section.name).build(section, context)
+    engine = serving_engine(built, codec.tokenizer, None if isinstance(built, ServingEngine) else _context(run))
+    service = Service(engine, codec, run)
+    try:
+        await load_adapters(service, run.adapters)
+    except BaseException:
+        await service.close()
+        raise
+    return service
+
+
+async def load_adapters(service: Service, adapters: Mapping[str, str]) -> None:
+    """Load the adapters of the settings.
+
+    Raises:
+        ConfigError: a name is taken, a directory is not there, or an adapter does not fit the model.
+    """
+    for name, directory in adapters.items():
+        path = Path(directory).expanduser()
+        if name in service.names:
+            raise ConfigError(f"adapters.{name}: the model itself has this name; choose another")
+        if not path.is_dir():
+            raise ConfigError(f"adapters.{name}={directory}: no such directory")
+        try:
+            await service.engine.load_adapter(name, path)
+        except (RequestError, ModelError) as error:
+            raise ConfigError(f"adapters.{name}={directory}: {error}") from error
+
+
+def _context(run: ServeRun) -> int | None:
+    length = context_length(run.model)
+    return None if length >= NO_LIMIT else length

@@ -1,0 +1,62 @@
+"""`llmkit serve --dry-run`: everything that can be known without loading weights."""
+
+from typing import Any
+
+from llmkit import plugins
+from llmkit.config.serving import ServeRun
+from llmkit.data.opening import open_codec
+from llmkit.errors import ConfigError, ModelError
+from llmkit.models.loading import checkpoint_path, context_length
+from llmkit.serve.assembly import NO_LIMIT
+from llmkit.serve.keys import open_keys
+from llmkit.serve.parsing.tools import find_parser
+from llmkit.serve.server import bind
+from llmkit.serve.service import default_name
+from llmkit.types import Message
+
+
+def look(run: ServeRun) -> dict[str, Any]:
+    """What the server would be.
+
+    Raises:
+        ConfigError: the port is taken, or a key or an adapter is not to be had.
+        ModelError: the model or its tokenizer cannot be used.
+        PluginError: the engine is not installed.
+    """
+    keys = open_keys(run.auth)
+    with bind(run.server.host, run.server.port):
+        pass
+    plugins.load("engines", run.engine.name)
+    checkpoint_path(run.model)
+    codec = open_codec(run.model)
+    length = context_length(run.model)
+    for name, path in run.adapters.items():
+        check_adapter(name, path)
+    templates = codec.template.sources
+    try:
+        prompt = codec.decode(codec.prompt_ids([Message("user", "Hello")]))
+    except ModelError as error:
+        prompt = f"none: {error}"
+    return {
+        "model": run.model.path,
+        "engine": run.engine.name,
+        "names": [*(run.server.served_names or (default_name(run.model.path),)), *run.adapters],
+        "address": f"{run.server.host}:{run.server.port}",
+        "keys": "none needed" if keys.is_open else "needed",
+        "context": "no limit" if length >= NO_LIMIT else length,
+        "tool_parser": find_parser(run.tool_parser, templates) or "none",
+        "reasoning": run.reasoning_parser == "think" or any("</think>" in template for template in templates),
+        "sample_prompt": repr(prompt),
+    }
+
+
+def check_adapter(name: str, path: str) -> None:
+    """Refuse a directory that can be no adapter.
+
+    Raises:
+        ConfigError: it has no adapter_config.json.
+    """
+    from pathlib import Path
+
+    if not (Path(path).expanduser() / "adapter_config.json").is_file():
+        raise ConfigError(f"adapters.{name}={path}: no adapter_config.json there; give the directory of an adapter")
