@@ -21,7 +21,9 @@ def test_the_memory_is_what_the_run_then_takes(llmkit: Command, dtype: str, tmp_
     llmkit.run(*preset, "--output-dir", tmp_path / "run")
     peak = max(row.get("peak_memory_bytes", 0) for row in read_metrics(tmp_path / "run"))
     assert figures["total_bytes"] == pytest.approx(peak, rel=0.15)
-    assert figures["weight_bytes"] == figures["gradient_bytes"] == 4 * figures["parameters"]
+    assert figures["gradient_bytes"] == 4 * figures["parameters"]
+    # Weights and the buffers of the rotary embedding.
+    assert figures["weight_bytes"] == pytest.approx(4 * figures["parameters"], rel=1e-4)
     assert figures["optimizer_bytes"] == pytest.approx(8 * figures["parameters"], rel=1e-3)
 
 

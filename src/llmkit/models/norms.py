@@ -28,7 +28,7 @@ def prepare(model: nn.Module) -> None:
             found = True
     embedding = model.get_input_embeddings() if found else None  # type: ignore[operator] - a transformers model
     if isinstance(embedding, nn.Module) and embedding not in _prepared:
-        embedding.register_forward_hook(_to_autocast)
+        embedding.register_forward_hook(to_autocast)
         _prepared.add(embedding)
     _prepared.add(model)
 
@@ -77,7 +77,8 @@ def _forward(self: Any, hidden_states: Tensor) -> Tensor:
     return rms_norm(hidden_states, self.weight, _epsilon(self))
 
 
-def _to_autocast(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+def to_autocast(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+    """The hook that `prepare` gives to the embedding."""
     kind = embedded.device.type
     return embedded.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else embedded
 

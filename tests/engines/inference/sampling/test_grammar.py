@@ -13,6 +13,7 @@ from llmkit.engines.inference.sampling.grammar import to_lark
     ("grammar", "expression"),
     [
         ('root ::= "ab" | "a" "xb"', "ab|axb"),
+        ('root ::= "a" "bx" | "ab" "b"', "abx|abb"),
         ('root ::= word "x"\nword ::= [a-b]+', "[ab]+x"),
         ('root ::= [^a]* "b"', "[^a]*b"),
         ('root ::= ("a" | "b"){2,3} "x"?', "(a|b){2,3}x?"),

@@ -1,9 +1,9 @@
 """One token for every row of a batch, each row by its own rules and its own random numbers."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,17 +43,16 @@ def draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
     """
     num_drawable = states[0].context.num_drawable
     edited = [row for row, state in enumerate(states) if state.edits]
-    temperatures = torch.tensor([state.temperature for state in states], device=logits.device)
     scaled = logits.float()
     if any(state.temperature != 1 for state in states):
-        scaled = scaled / temperatures[:, None]
+        scaled = scaled / _temperatures(states, logits.device)
     model_logprobs = scaled.log_softmax(dim=-1)
     drawable, logprobs = logits[:, :num_drawable], model_logprobs[:, :num_drawable]
     if edited:
         changed = _rows(drawable, edited, len(states)).float()
         changed = changed.clone() if changed.data_ptr() == logits.data_ptr() else changed
         edit(changed, [states[row] for row in edited])
-        logprobs = _with_rows(logprobs, edited, (changed / temperatures[edited][:, None]).log_softmax(dim=-1))
+        logprobs = _with_rows(logprobs, edited, _scaled_logprobs(changed, [states[row] for row in edited]))
         if any(states[row].is_greedy for row in edited):
             drawable = _with_rows(drawable, edited, changed)
     logprobs = _truncated(logprobs, states)
@@ -62,7 +61,7 @@ def draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
     # One transfer for all: token ids are exact in float64.
     token_ids, drawn_logprobs = torch.stack([tokens.double(), chosen.double()]).tolist()
     token_ids = [int(token) for token in token_ids]
-    failed = [row for row, logprob in enumerate(drawn_logprobs) if not np.isfinite(logprob)]
+    failed = [row for row, logprob in enumerate(drawn_logprobs) if not math.isfinite(logprob)]
     if edited or any(state.wants_scores or state.truncates for state in states):
         scores = token_scores(logits, model_logprobs, logprobs, tokens, states)
     else:
@@ -71,6 +70,14 @@ def draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
     for row in failed:
         token_ids[row], scores[row] = -1, TokenScores(0.0)
     return Drawn(token_ids, scores, failures)
+
+
+def _temperatures(states: Sequence[SamplerState], device: torch.device) -> Tensor:
+    return torch.tensor([state.temperature for state in states], device=device)[:, None]
+
+
+def _scaled_logprobs(logits: Tensor, states: Sequence[SamplerState]) -> Tensor:
+    return (logits / _temperatures(states, logits.device)).log_softmax(dim=-1)
 
 
 def _truncated(logprobs: Tensor, states: Sequence[SamplerState]) -> Tensor:

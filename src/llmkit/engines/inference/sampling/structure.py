@@ -71,9 +71,10 @@ def structure_masks(states: Sequence[StructureState], size: int, device: torch.d
     for row, state in enumerate(states):
         if state.error:
             allowed[row] = False
-        else:
+            continue
+        if state.misread:
             allowed[row, [token for token in state.misread if token < size]] = False
-            allowed[row, [token for token in state.end_ids if token < size]] = state.may_end
+        allowed[row, [token for token in state.end_ids if token < size]] = state.may_end
     return allowed
 
 

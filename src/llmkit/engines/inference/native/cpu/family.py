@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmkit.models import norms
 from llmkit.models.policy import Policy
 
 FAMILIES = ("granite", "llama", "ministral", "mistral", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3")
@@ -118,7 +119,7 @@ def _module_objection(model: nn.Module) -> str | None:
     """Whether somebody put something else into the model: quantised layers, adapters, hooks."""
     for name, module in model.named_modules():
         kind = type(module)
-        if module._forward_hooks or module._forward_pre_hooks:
+        if module._forward_pre_hooks or any(hook is not norms.to_autocast for hook in module._forward_hooks.values()):
             return f"{name or 'the model'} has forward hooks"
         is_known = kind in (nn.Linear, nn.Embedding, nn.ModuleList, nn.Dropout) or kind.__module__.startswith(
             "transformers."
