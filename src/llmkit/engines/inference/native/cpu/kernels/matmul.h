@@ -7,17 +7,18 @@
 
 constexpr int TILE_N = 4;
 constexpr int TILE_M = W == 16 ? 4 : 2;  // what the registers hold
+constexpr int PANEL_ROWS = 64;           // rows that pass along TILE_N outputs in one call
 
 constexpr size_t AHEAD_BYTES = 4096;  // how far ahead of their use weights are fetched, at least
 
-// Results of TILE_N outputs for up to TILE_M rows; row m begins at m * TILE_N. Rounded up to whole vectors.
-struct Tile {
-    alignas(64) float values[(TILE_M * TILE_N + W - 1) / W * W];
+// Results of TILE_N outputs for up to PANEL_ROWS rows; row m begins at m * TILE_N.
+struct Panel {
+    alignas(64) float values[PANEL_ROWS * TILE_N];
 };
 
-// A function of its own: inlined among others it runs out of registers.
+// M rows of `a` times TILE_N rows of weights. `ahead` bytes further on are weights to fetch.
 template <class T, int M, bool FETCHES>
-[[gnu::noinline]] void multiply_rows(const T* a, size_t stride, const T* const* w, int k, size_t ahead, Tile& out) {
+[[gnu::always_inline]] inline void multiply_tile(const T* a, size_t stride, const T* const* w, int k, size_t ahead, float* out) {
     constexpr int STEP = W * UNIT<T>;
     F sums[M][TILE_N];
     UNROLL
@@ -54,30 +55,43 @@ template <class T, int M, bool FETCHES>
             for (int n = 0; n < TILE_N; n++) sums[m][n] = dot<T>(sums[m][n], x, v[n]);
         }
     }
-    UNROLL
-    for (int m = 0; m < M; m++)
-        _mm_store_ps(out.values + m * TILE_N, sum4(sums[m][0], sums[m][1], sums[m][2], sums[m][3]));
-}
-
-// TILE_N outputs from output `n` on, of which those below `end` exist, for `rows` (1 to TILE_M) rows of `a`.
-// `fetches` brings the weights that come next nearer meanwhile.
-template <class T>
-inline void multiply(const T* a, size_t stride, int rows, const T* w, int k, int n, int end, bool fetches, Tile& out) {
-    const T* row[TILE_N];
-    size_t tile = size_t(k) * TILE_N * sizeof(T), ahead = (AHEAD_BYTES + tile - 1) / tile * tile;
-    for (int j = 0; j < TILE_N; j++) row[j] = w + size_t(std::min(n + j, end - 1)) * k;
-    switch (rows) {
-        case 1: return fetches ? multiply_rows<T, 1, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 1, false>(a, stride, row, k, ahead, out);
-        case 2: return fetches ? multiply_rows<T, 2, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 2, false>(a, stride, row, k, ahead, out);
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-        case 3: return fetches ? multiply_rows<T, 3, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 3, false>(a, stride, row, k, ahead, out);
-        case 4: return fetches ? multiply_rows<T, 4, true>(a, stride, row, k, ahead, out) : multiply_rows<T, 4, false>(a, stride, row, k, ahead, out);
-#endif
+    if constexpr (M == TILE_M) {
+        store_sums(out, sums);
+    } else {
+        UNROLL
+        for (int m = 0; m < M; m++) _mm_store_ps(out + m * TILE_N, sum4(sums[m][0], sums[m][1], sums[m][2], sums[m][3]));
     }
 }
 
-// How many of `left` rows to take next: tiles of nearly equal height.
-inline int tile_rows(int left) {
-    int tiles = (left + TILE_M - 1) / TILE_M;
-    return (left + tiles - 1) / tiles;
+// `tiles` times M rows. A function of its own: inlined among others it runs out of registers.
+template <class T, int M>
+[[gnu::noinline]] void multiply_tiles(const T* a, size_t stride, int tiles, const T* const* w, int k, bool fetches, float* out) {
+    if (tiles == 0) return;
+    size_t size = size_t(k) * TILE_N * sizeof(T), ahead = (AHEAD_BYTES + size - 1) / size * size;
+    if (fetches) multiply_tile<T, M, true>(a, stride, w, k, ahead, out);
+    for (int tile = fetches; tile < tiles; tile++)
+        multiply_tile<T, M, false>(a + size_t(tile) * M * stride, stride, w, k, ahead, out + tile * M * TILE_N);
+}
+
+// TILE_N outputs from output `n` on, of which those below `end` exist, for `rows` (1 to PANEL_ROWS) rows of `a`.
+// `fetches` brings the weights that come next nearer meanwhile.
+template <class T>
+inline void multiply(const T* a, size_t stride, int rows, const T* w, int k, int n, int end, bool fetches, Panel& out) {
+    const T* row[TILE_N];
+    for (int j = 0; j < TILE_N; j++) row[j] = w + size_t(std::min(n + j, end - 1)) * k;
+    // Tiles of nearly equal height: the first `high` of them have a row more than the others.
+    int tiles = (rows + TILE_M - 1) / TILE_M, height = rows / tiles, high = rows % tiles, low = tiles - high;
+    auto pass = [&]<int M>(int first, int count, bool fetching) {
+        multiply_tiles<T, M>(a + size_t(first) * stride, stride, count, row, k, fetching, out.values + first * TILE_N);
+    };
+    auto pass_any = [&](int tall, int first, int count, bool fetching) {
+        if (tall == 1) return pass.template operator()<1>(first, count, fetching);
+        if (tall == 2) return pass.template operator()<2>(first, count, fetching);
+        if constexpr (TILE_M == 4) {
+            if (tall == 3) return pass.template operator()<3>(first, count, fetching);
+            if (tall == 4) return pass.template operator()<4>(first, count, fetching);
+        }
+    };
+    if (high > 0) pass_any(height + 1, 0, high, fetches);
+    pass_any(height, high * (height + 1), low, fetches && high == 0);
 }

@@ -260,23 +260,22 @@ private:
         int inputs = shape_.hidden_size, width = shape_.intermediate_size;
         const Matrix<T> gates[] = {{(const T*)layer.gate, layer.gate_bias, width, 0}};
         share_products<T>(*team_, rows, inputs, gates, [&](const Matrix<T>& gate, int top, int bottom, int begin, int end) {
-            Tile first, second;
+            Panel first, second;
             for (int n = begin; n < end; n += TILE_N)
-                for (int m = top, count; m < bottom; m += count) {
-                    count = tile_rows(bottom - m);
+                for (int m = top; m < bottom; m += PANEL_ROWS) {
+                    int count = std::min(PANEL_ROWS, bottom - m);
                     const T* a = normed + size_t(m) * inputs;
                     multiply<T>(a, inputs, count, gate.weight, inputs, n, end, m == top, first);
                     multiply<T>(a, inputs, count, (const T*)layer.up, inputs, n, end, m == top, second);
-                    for (int r = 0; r < count; r++) {
+                    for (int r = 0; r < count && (gate.bias != nullptr || layer.up_bias != nullptr); r++) {
                         _mm_store_ps(first.values + r * TILE_N, with_bias(first.values + r * TILE_N, gate.bias, n, end));
                         _mm_store_ps(second.values + r * TILE_N, with_bias(second.values + r * TILE_N, layer.up_bias, n, end));
                     }
-                    alignas(64) T values[sizeof(Tile) / sizeof(float)];
+                    T* out = activated_.data() + size_t(m) * width + n;
+                    alignas(64) T values[PANEL_ROWS * TILE_N];
                     for (int i = 0; i < count * TILE_N; i += W)
                         store(values + i, mul(silu(load(first.values + i)), load(second.values + i)));
-                    for (int r = 0; r < count; r++)
-                        std::memcpy(activated_.data() + size_t(m + r) * width + n, values + r * TILE_N,
-                                    std::min(TILE_N, end - n) * sizeof(T));
+                    for (int r = 0; r < count; r++) copy4(out + size_t(r) * width, values + r * TILE_N, end - n);
                 }
         });
     }

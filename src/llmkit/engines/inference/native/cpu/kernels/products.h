@@ -43,11 +43,11 @@ void share_products(Team& team, int rows, int inputs, const Matrix<T> (&matrices
 // `emit(row, output, tile row)` for every TILE_N results of a piece; fewer are valid where the matrix ends.
 template <class T, class Emit>
 void multiply_piece(const T* a, int inputs, const Matrix<T>& matrix, int top, int bottom, int begin, int end, Emit emit) {
-    Tile tile;
+    Panel panel;
     for (int n = begin; n < end; n += TILE_N)
-        for (int m = top, count; m < bottom; m += count) {
-            count = tile_rows(bottom - m);
-            multiply<T>(a + size_t(m) * inputs, inputs, count, matrix.weight, inputs, n, end, m == top, tile);
-            for (int r = 0; r < count; r++) emit(m + r, n, tile.values + r * TILE_N);
+        for (int m = top; m < bottom; m += PANEL_ROWS) {
+            int count = std::min(PANEL_ROWS, bottom - m);
+            multiply<T>(a + size_t(m) * inputs, inputs, count, matrix.weight, inputs, n, end, m == top, panel);
+            for (int r = 0; r < count; r++) emit(m + r, n, panel.values + r * TILE_N);
         }
 }

@@ -115,6 +115,22 @@ inline __m128 sum4(F a, F b, F c, F d) {
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
+// `sum4` of four rows of four vectors, one behind the other: the same sums in the same order.
+inline void store_sums(float* out, const F (&rows)[4][4]) {
+    F quarters[4];  // of row r: sums of every fourth lane, which are still to be added up across quarters
+    UNROLL
+    for (int r = 0; r < 4; r++) {
+        const F* v = rows[r];
+        F ab = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+        F cd = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+        quarters[r] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
+                                    _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
+    }
+    auto fold = [](F a, F b) { return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)); };
+    F ab = fold(quarters[0], quarters[1]), cd = fold(quarters[2], quarters[3]);
+    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd)));
+}
+
 #elif defined(__AVX2__) && defined(__FMA__)
 
 constexpr int W = 8;
@@ -205,6 +221,12 @@ inline __m128 sum4(F a, F b, F c, F d) {
     return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
 }
 
+// `sum4` of two rows of four vectors, one behind the other.
+inline void store_sums(float* out, const F (&rows)[2][4]) {
+    UNROLL
+    for (int r = 0; r < 2; r++) _mm_storeu_ps(out + r * 4, sum4(rows[r][0], rows[r][1], rows[r][2], rows[r][3]));
+}
+
 #else
 #error "the processor has neither AVX-512 nor AVX2 with FMA"
 #endif
@@ -243,6 +265,13 @@ inline void store4(bf16* p, __m128 v, int there) {
     rounded = _mm_blendv_epi8(rounded, _mm_set1_epi32(0x7fc0), _mm_castps_si128(_mm_cmpunord_ps(v, v)));
     int64_t four = _mm_cvtsi128_si64(_mm_packus_epi32(rounded, rounded));
     std::memcpy(p, &four, there >= 4 ? 8 : there * sizeof(bf16));
+}
+inline void copy4(float* p, const float* from, int there) { store4(p, _mm_loadu_ps(from), there); }
+inline void copy4(bf16* p, const bf16* from, int there) {
+    int64_t four;
+    std::memcpy(&four, from, 8);
+    if (there >= 4) _mm_storel_epi64((__m128i*)p, _mm_cvtsi64_si128(four));
+    else std::memcpy(p, &four, there * sizeof(bf16));
 }
 inline __m128 load4(const float* p, int there) {
     if (there >= 4) return _mm_loadu_ps(p);
