@@ -43,14 +43,13 @@ def draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
     """
     num_drawable = states[0].context.num_drawable
     edited = [row for row, state in enumerate(states) if state.edits]
-    scaled = logits.float()
+    exact = scaled = logits.float()
     if any(state.temperature != 1 for state in states):
-        scaled = scaled / _temperatures(states, logits.device)
+        scaled = exact / _temperatures(states, logits.device)
     model_logprobs = scaled.log_softmax(dim=-1)
-    drawable, logprobs = logits[:, :num_drawable], model_logprobs[:, :num_drawable]
+    drawable, logprobs = exact[:, :num_drawable], model_logprobs[:, :num_drawable]
     if edited:
-        changed = _rows(drawable, edited, len(states)).float()
-        changed = changed.clone() if changed.data_ptr() == logits.data_ptr() else changed
+        changed = drawable.clone() if len(edited) == len(states) else drawable[edited]
         edit(changed, [states[row] for row in edited])
         logprobs = _with_rows(logprobs, edited, _scaled_logprobs(changed, [states[row] for row in edited]))
         if any(states[row].is_greedy for row in edited):
@@ -96,12 +95,20 @@ def _choose(drawable: Tensor, logprobs: Tensor, states: Sequence[SamplerState]) 
     """[B] tokens: the likeliest of greedy rows, drawn ones of the others."""
     greedy = [state.is_greedy for state in states]
     if all(greedy):
-        return drawable.argmax(dim=-1)
+        return _likeliest(drawable)
     uniforms = uniform([state.seed for state in states], [state.num_drawn for state in states])
     drawn = inverse_cdf(logprobs, torch.from_numpy(uniforms).to(logprobs.device))
     if not any(greedy):
         return drawn
-    return torch.where(torch.tensor(greedy, device=drawn.device), drawable.argmax(dim=-1), drawn)
+    return torch.where(torch.tensor(greedy, device=drawn.device), _likeliest(drawable), drawn)
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """[B] the first of the greatest of [B, V] float32 logits."""
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)
+    # NumPy's search is vectorised, and an order of magnitude faster than PyTorch's on the CPU.
+    return torch.from_numpy(logits.numpy().argmax(axis=-1))
 
 
 def _rows(values: Tensor, rows: Sequence[int], num_rows: int) -> Tensor:
