@@ -188,6 +188,33 @@ def test_a_full_queue_refuses(model: Any):
     tell(model, story, max_waiting=2)
 
 
+def test_generate_is_never_refused_however_many_wait(model: Any):
+    async def story(engine: ServingEngine) -> None:
+        made = await asyncio.gather(*(engine.generate(prompt, GREEDY) for prompt in prompts(*range(5, 25))))
+        assert [completion.stop_reason for completion in made] == ["length"] * 20
+
+    tell(model, story, max_waiting=1, max_batch_size=2)
+
+
+def test_of_64_clients_everyone_hears_in_the_order_in_which_they_came(model: Any):
+    rules = random.Random(5)
+    lengths = [rules.choice([3, 20, 70, 200]) for _ in range(64)]
+    heard: list[int] = []
+
+    async def client(engine: ServingEngine, number: int, prompt: list[int]) -> None:
+        sampling = SamplingParams(max_new_tokens=rules.randint(1, 12), temperature=0)
+        async for delta in engine.stream(GenerationRequest(prompt, sampling)):
+            if delta.token_ids and number not in heard:
+                heard.append(number)
+
+    async def story(engine: ServingEngine) -> None:
+        await asyncio.gather(*(client(engine, number, ids) for number, ids in enumerate(prompts(*lengths))))
+        # Eight run at once and prompts go through in parts: the short ones beside a long one are still not before it.
+        assert heard == list(range(64))
+
+    tell(model, story, max_batch_size=8, max_step_tokens=32, num_blocks=80)
+
+
 def test_stop_strings_end_the_text_before_them_and_special_tokens_are_no_text(model: Any):
     tokenizer = tiny_codec().tokenizer
     (prompt,) = prompts(20, vocabulary=90)

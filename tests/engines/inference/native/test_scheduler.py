@@ -11,6 +11,7 @@ from llmkit.engines.inference.native.block_pool import BlockPool, root_key
 from llmkit.engines.inference.native.runner import BLOCK_SIZE
 from llmkit.engines.inference.native.scheduler import Limits, Plan, Scheduler
 from llmkit.engines.inference.native.sequences import Request, Sequence
+from llmkit.engines.inference.native.terms import Terms
 from llmkit.engines.inference.sampling.context import SamplingContext
 from llmkit.engines.inference.sampling.state import SamplerState
 from llmkit.types import SamplingParams
@@ -20,7 +21,7 @@ CONTEXT = SamplingContext(vocab_size=1000)
 orders = count()
 
 
-def make(length: int, *, first: int = 0, priority: int = 0, num_completions: int = 1) -> list[Sequence]:
+def make(length: int, *, first: int = 0, priority: float = 0, num_completions: int = 1) -> list[Sequence]:
     """The sequences of a request for a prompt of `length` tokens."""
     sampling = SamplingParams()
     prompt = [(first + place) % 1000 for place in range(length)]
@@ -137,6 +138,28 @@ def test_a_better_priority_goes_first_and_age_makes_up_for_it():
     scheduler.add(old)
     scheduler.add(new)
     assert list(scheduler.plan().counts) == [new]
+
+
+def test_a_stream_of_better_priorities_holds_nobody_up_for_longer_than_they_age():
+    # One arrives each second, and each takes more steps than that; the first has priority 3, all others 0.
+    terms = Terms(aging_seconds=4.0)
+    scheduler = scheduler_of(200, max_sequences=2)
+    ((patient,), *others) = (
+        make(5, first=7 * second, priority=terms.rank(3 if second == 0 else 0, second)) for second in range(64)
+    )
+    scheduler.add(patient)
+    begun: list[Sequence] = []
+    for (newcomer,) in others:
+        scheduler.add(newcomer)
+        plan = scheduler.plan()
+        begun += [sequence for sequence in plan.counts if sequence not in begun]
+        run(scheduler, plan)
+        for sequence in [one for one in scheduler.running if one.num_drawn >= 3]:
+            scheduler.remove(sequence)
+    # Those who came within 3 * 4 seconds go first; two were begun with it or before it was overtaken.
+    assert patient in begun
+    assert begun.index(patient) <= 12
+    assert scheduler.num_waiting > 10, "there was never a lull"
 
 
 def test_who_leads_a_group_may_leave_before_the_prompt_is_computed():

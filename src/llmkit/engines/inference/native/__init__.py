@@ -40,7 +40,8 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
         ModelError: the model cannot be loaded.
     """
     from llmkit.engines.inference.native.choosing import choose, end_tokens
-    from llmkit.engines.inference.native.engine import NativeEngine, Terms
+    from llmkit.engines.inference.native.engine import NativeEngine
+    from llmkit.engines.inference.native.terms import Terms
     from llmkit.engines.inference.sampling.context import SamplingContext
     from llmkit.models.policy import load_policy
 

@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -25,6 +24,7 @@ from llmkit.engines.inference.native.delivery import Outlet, flush, resolve, set
 from llmkit.engines.inference.native.loop import StepLoop
 from llmkit.engines.inference.native.runner import BLOCK_SIZE
 from llmkit.engines.inference.native.sequences import Deliver, Request, Sequence
+from llmkit.engines.inference.native.terms import Terms
 from llmkit.engines.inference.sampling.batch import SamplerState
 from llmkit.engines.inference.sampling.context import SamplingContext
 from llmkit.engines.inference.text_stream import TextStream
@@ -33,21 +33,6 @@ from llmkit.types import Completion, SamplingParams
 
 UNLOADING_SECONDS = 0.02
 """How often it is looked whether an adapter's last request has ended."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """On what terms requests are taken.
-
-    Attributes:
-        max_waiting: completions in the queue, above which `stream` refuses.
-        aging_seconds: waiting so long counts as much as one step of priority.
-        recomputes: whether running completions compute their cache again with new weights.
-    """
-
-    max_waiting: int = 4096
-    aging_seconds: float = 10.0
-    recomputes: bool = True
 
 
 class NativeEngine:
@@ -67,8 +52,7 @@ class NativeEngine:
         self._chosen = chosen
         self._sampling = sampling
         self._terms = terms or Terms()
-        self._loop = StepLoop(chosen.runner, chosen.num_blocks, chosen.limits, chosen.device)
-        self._loop.flush = flush
+        self._loop = StepLoop(chosen.runner, chosen.num_blocks, chosen.limits, chosen.device, flush)
         self._context_length = context_length
         self._arrivals = count()
         self._adapters: dict[str, int] = {}
@@ -97,7 +81,11 @@ class NativeEngine:
         return self._loop.stats()
 
     async def generate(self, prompt_ids: Tokens[int], sampling: SamplingParams) -> Completion:
-        """Sample one completion; cancelling the awaiting task frees what it held at the next step."""
+        """Sample one completion; cancelling the awaiting task frees what it held at the next step.
+
+        However many wait, it is never refused: a trainer submits a whole batch at once, and has nowhere else to go.
+        `max_waiting` bounds `stream`, which is for clients who can come back later.
+        """
         future: asyncio.Future[Delta] = asyncio.get_running_loop().create_future()
         request = await self._request(GenerationRequest(prompt_ids, sampling), partial(resolve, future), streams=False)
         try:
@@ -193,7 +181,7 @@ class NativeEngine:
             asked,
             Outlet(loop, deliver),
             streams=streams,
-            rank=(asked.priority + now / self._terms.aging_seconds, next(self._arrivals)),
+            rank=(self._terms.rank(asked.priority, now), next(self._arrivals)),
             adapter=self._adapters[asked.adapter] if asked.adapter is not None else 0,
             deadline=now + asked.timeout_seconds if asked.timeout_seconds is not None else None,
         )

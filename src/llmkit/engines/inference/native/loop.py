@@ -5,30 +5,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
-from llmkit.engines.inference.contract import Delta, EngineStats, PauseMode, TokenScores
+from llmkit.engines.inference.contract import EngineStats, PauseMode
 from llmkit.engines.inference.native.block_pool import BlockPool, root_key
+from llmkit.engines.inference.native.results import Outbox, Results, failure_of_step
 from llmkit.engines.inference.native.runner import Runner
 from llmkit.engines.inference.native.scheduler import Limits, Scheduler
 from llmkit.engines.inference.native.sequences import Request, Sequence
 from llmkit.engines.inference.native.step_inputs import StepInputs, Wanted
 from llmkit.engines.inference.sampling.batch import draw, prompt_scores
-from llmkit.errors import EngineError, LLMKitError, OutOfMemory
-from llmkit.memory import asked_for, is_out_of_memory
+from llmkit.errors import EngineError
 
 Command = Callable[[], object]
-
-
-@dataclass
-class Counts:
-    """What happened since the engine started."""
-
-    num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
-    num_generated_tokens: int = 0
 
 
 class StepLoop:
@@ -37,9 +27,17 @@ class StepLoop:
     A command takes effect between two steps.
     """
 
-    def __init__(self, runner: Runner, num_blocks: int, limits: Limits, device: torch.device) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        num_blocks: int,
+        limits: Limits,
+        device: torch.device,
+        flush: Callable[[Outbox], None] = lambda _: None,
+    ) -> None:
         """Args:
         runner: with its cache allocated.
+        flush: takes what came of a step.
         """
         self.version = 0
         self.num_blocks = num_blocks
@@ -54,9 +52,7 @@ class StepLoop:
         self._draws = True
         self._pausing: Command | None = None
         self._deadlines: list[tuple[float, int, Request]] = []
-        self._outbox: list[tuple[Request, Delta | Exception]] = []
-        self.flush: Callable[[list[tuple[Request, Delta | Exception]]], None] = lambda _: None
-        self._counts = Counts()
+        self._results = Results(lambda sequence: self._scheduler.remove(sequence), flush)
         self.runner = runner
         self._scheduler = self._new_scheduler(runner)
         self._inputs = StepInputs(device)
@@ -78,13 +74,13 @@ class StepLoop:
             num_waiting=scheduler.num_waiting,
             cache_use=1 - scheduler.pool.num_free / scheduler.pool.num_blocks,
             num_preemptions=scheduler.num_preemptions,
-            **vars(self._counts),
+            **vars(self._results.counts),
         )
 
     def submit(self, requests: list[Request]) -> None:
         """Command: let requests wait for their turn."""
         for request in requests:
-            self._counts.num_prompt_tokens += request.sequences[0].num_prompt * len(request.sequences)
+            self._results.counts.num_prompt_tokens += request.sequences[0].num_prompt * len(request.sequences)
             for sequence in request.sequences:
                 sequence.root = self._root(sequence)
                 self._scheduler.add(sequence)
@@ -94,7 +90,7 @@ class StepLoop:
     def cancel(self, request: Request) -> None:
         """Command: end all completions of a request; nobody listens any more."""
         for sequence in list(request.sequences):
-            self._end(sequence, tells=False)
+            self._results.end(sequence, tells=False)
 
     def pause(self, mode: PauseMode, done: Command) -> None:
         """Command: hold new requests; `done` is called when the running ones are where `mode` wants them."""
@@ -103,7 +99,7 @@ class StepLoop:
         if mode == "abort":
             for sequence in self._scheduler.everyone():
                 if sequence.admitted:
-                    self._end(sequence)
+                    self._results.end(sequence)
         self._pausing = done
         self._settle()
 
@@ -142,13 +138,15 @@ class StepLoop:
     def close(self, done: Command) -> None:
         """Command: end what runs, refuse what waits, free everything, and end the thread."""
         for sequence in self._scheduler.active():
-            self._end(sequence)
+            self._results.end(sequence)
         for request in {sequence.request: None for sequence in self._scheduler.waiting()}:
             began = any(sequence.admitted for sequence in request.sequences)
-            self._fail(request, None if began else EngineError("the engine was closed before this request began"))
+            self._results.fail(
+                request, None if began else EngineError("the engine was closed before this request began")
+            )
         self.runner.close()
         self._closing = True
-        self._hand_on()
+        self._results.hand_on()
         done()
 
     def _new_scheduler(self, runner: Runner) -> Scheduler:
@@ -164,7 +162,7 @@ class StepLoop:
             if not self._closing and self._has_work():
                 self._step()
             self._settle()
-            self._hand_on()
+            self._results.hand_on()
 
     def _has_work(self) -> bool:
         scheduler = self._scheduler
@@ -195,13 +193,13 @@ class StepLoop:
         while self._deadlines and (self._deadlines[0][0] <= now or not self._deadlines[0][2].sequences):
             _, _, request = heapq.heappop(self._deadlines)
             for sequence in list(request.sequences):
-                self._end(sequence)
+                self._results.end(sequence)
 
     def _settle(self) -> None:
         """Say that a pause has come about."""
         if self._pausing is None or (self._draws and (self._scheduler.running or self._owes())):
             return
-        self._hand_on()
+        self._results.hand_on()
         done, self._pausing = self._pausing, None
         done()
 
@@ -239,97 +237,19 @@ class StepLoop:
             logits = logits[torch.tensor(rows, device=logits.device)]
         drawn = draw(logits, [sequence.state for sequence in sequences])
         for row, error in drawn.failures.items():
-            self._fail(sequences[row].request, error)
+            self._results.fail(sequences[row].request, error)
         for sequence, token, scores in zip(sequences, drawn.token_ids, drawn.scores, strict=True):
             if sequence.stop_reason is None:
-                self._take(sequence, token, scores)
-
-    def _take(self, sequence: Sequence, token: int, scores: TokenScores) -> None:
-        """Add a drawn token and see whether it is the last."""
-        sequence.token_ids.append(token)
-        sequence.scores.append(scores)
-        sequence.versions.append(self.version)
-        sequence.state.accept(token)
-        self._counts.num_generated_tokens += 1
-        if sequence.num_drawn == 1:
-            self._counts.num_cached_tokens += sequence.num_cached or 0
-        piece = sequence.text.push([token]) if sequence.text is not None else None
-        stop: str | int | None = piece.stop if piece is not None else None
-        if stop is None and token in sequence.sampling.stop_token_ids:
-            stop = token
-        if stop is not None or sequence.state.ended_by_structure:
-            sequence.stop_reason = "stop"
-        elif sequence.num_drawn >= sequence.sampling.max_new_tokens:
-            sequence.stop_reason = "length"
-        if sequence.stop_reason is not None:
-            self._leave(sequence)
-        elif not sequence.request.streams:
-            return
-        text = piece.text if piece is not None else ""
-        if sequence.stop_reason is not None and sequence.text is not None and not isinstance(stop, str):
-            text += sequence.text.finish()
-        self._deliver(sequence, text, stop)
-
-    def _end(self, sequence: Sequence, *, tells: bool = True) -> None:
-        """End a completion before its time."""
-        if sequence.stop_reason is not None:
-            return
-        sequence.stop_reason = "cancelled"
-        self._leave(sequence)
-        if tells:
-            self._deliver(sequence, sequence.text.finish() if sequence.text is not None else "", None)
-
-    def _leave(self, sequence: Sequence) -> None:
-        self._scheduler.remove(sequence)
-        sequence.request.sequences.remove(sequence)
-
-    def _deliver(self, sequence: Sequence, text: str, stop: str | int | None) -> None:
-        """Hand on what was drawn since the last time."""
-        start, first = sequence.num_delivered, sequence.num_delivered == 0 and sequence.index == 0
-        scored = first and sequence.sampling.prompt_logprobs
-        delta = Delta(
-            index=sequence.index,
-            token_ids=sequence.token_ids[sequence.num_prompt + start :],
-            scores=sequence.scores[start:],
-            versions=sequence.versions[start:],
-            text=text,
-            stop_reason=sequence.stop_reason,
-            stop=stop,
-            prompt_scores=sequence.prompt_scores if scored else None,
-            num_cached_tokens=(sequence.num_cached or 0) if first else None,
-        )
-        sequence.num_delivered = sequence.num_drawn
-        self._outbox.append((sequence.request, delta))
-
-    def _fail(self, request: Request, error: Exception | None) -> None:
-        """End a request with an error, or as cancelled."""
-        for sequence in list(request.sequences):
-            self._end(sequence, tells=error is None)
-        if error is not None:
-            self._outbox.append((request, error))
+                self._results.take(sequence, token, scores, self.version)
 
     def _fail_all(self, error: Exception) -> None:
         """The step failed: those that run end with its error, and nothing of it is found any more."""
         active = list(self._scheduler.active())
         for request in {sequence.request: None for sequence in active}:
-            failed = _failure(error, len(active))
+            failed = failure_of_step(error, len(active))
             failed.__cause__ = error
-            self._fail(request, failed)
+            self._results.fail(request, failed)
         self._generation += 1
         self._scheduler.pool.forget_all()
         self._scheduler.disown(self._root)
         self._inputs = StepInputs(self._device)
-
-    def _hand_on(self) -> None:
-        if self._outbox:
-            outbox, self._outbox = self._outbox, []
-            self.flush(outbox)
-
-
-def _failure(error: Exception, num_running: int) -> LLMKitError:
-    """What the caller of a request hears."""
-    if is_out_of_memory(error):
-        what = f"the generation of {num_running:,} completions side by side, with their KV cache"
-        return OutOfMemory("generation", f"{what}{asked_for(error)}")
-    text = str(error) if isinstance(error, LLMKitError) else f"{type(error).__name__}: {error}"
-    return EngineError(f"generation failed: {text}")

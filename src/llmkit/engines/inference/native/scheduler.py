@@ -9,6 +9,7 @@ from typing import NamedTuple
 from llmkit.engines.inference.native.block_pool import BlockPool
 from llmkit.engines.inference.native.runner import BLOCK_SIZE
 from llmkit.engines.inference.native.sequences import Sequence
+from llmkit.engines.inference.native.sharing import Sharing
 
 
 class Limits(NamedTuple):
@@ -63,8 +64,7 @@ class Scheduler:
         self.num_preemptions = 0
         self._limits = limits
         self._waiting: list[tuple[tuple[float, int], int, Sequence]] = []
-        self._leaders: dict[tuple[object, ...], Sequence] = {}
-        self._computing: dict[bytes, Sequence] = {}
+        self._sharing = Sharing(pool, shares_blocks=limits.shares_blocks, keeps_prefixes=limits.keeps_prefixes)
 
     @property
     def num_waiting(self) -> int:
@@ -116,17 +116,12 @@ class Scheduler:
         for sequence, count in plan.counts.items():
             full = sequence.num_computed // BLOCK_SIZE
             sequence.num_computed += count
-            if sequence.root is None or not self._limits.keeps_prefixes:
-                continue
-            for block in range(full, sequence.num_computed // BLOCK_SIZE):
-                key = sequence.key(block)
-                self.pool.register(sequence.blocks[block], key)
-                self._computing.pop(key, None)
+            self._sharing.computed(sequence, full, sequence.num_computed // BLOCK_SIZE)
 
     def fork(self, leader: Sequence) -> list[Sequence]:
         """The prompt is computed: its followers go on from it, holding the same blocks."""
         followers, leader.followers = leader.followers, []
-        self._stop_leading(leader)
+        self._sharing.stop_leading(leader)
         for one in followers:
             for block in leader.blocks:
                 self.pool.share(block)
@@ -140,7 +135,7 @@ class Scheduler:
         """It has ended; it may wait, run or follow. Whoever followed it is led by the next one."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self._stop_leading(sequence)
+            self._sharing.stop_leading(sequence)
             if sequence.followers:
                 self._succeed(sequence)
             else:
@@ -161,7 +156,7 @@ class Scheduler:
     def disown(self, root_of: Callable[[Sequence], bytes | None]) -> None:
         """Running sequences go on, but nobody finds what they compute from now on."""
         for sequence in self.running:
-            self._stop_leading(sequence)
+            self._sharing.stop_leading(sequence)
         for sequence in self.active():
             sequence.root = None
             sequence.keys.clear()
@@ -200,7 +195,7 @@ class Scheduler:
         own = set(victim.blocks)
         plan.copies = [(source, target) for source, target in plan.copies if target not in own]
         self.running.remove(victim)
-        self._stop_leading(victim)
+        self._sharing.stop_leading(victim)
         self._release(victim)
         victim.lose_cache(victim.root)
         followers, victim.followers = victim.followers, []
@@ -216,12 +211,12 @@ class Scheduler:
             if not (admits_new or sequence.admitted):
                 held_back.append(entry)
                 continue
-            leader = self._leaders.get(sequence.twin_key) if sequence.twin_key is not None else None
+            leader = self._sharing.leader_of(sequence)
             if leader is not None:
                 sequence.admitted = True
                 leader.followers.append(sequence)
                 continue
-            prefix = self._find_prefix(sequence) if left > 0 else []
+            prefix = self._sharing.find_prefix(sequence) if left > 0 else []
             if prefix is None:
                 held_back.append(entry)
                 continue
@@ -241,45 +236,14 @@ class Scheduler:
         if sequence.num_cached is None:
             sequence.num_cached = sequence.num_computed
         insort(self.running, sequence, key=_place)
-        self._lead(sequence)
+        self._sharing.lead(sequence)
         return self._continue(sequence, left, plan)
-
-    def _find_prefix(self, sequence: Sequence) -> list[int] | None:
-        """Blocks that hold its first tokens; None while another sequence is computing the next of them."""
-        found: list[int] = []
-        if sequence.root is None or not self._limits.keeps_prefixes or sequence.scores_prompt:
-            return found
-        # The last token goes through the model in any case: the next one is drawn from what it gives.
-        for number in range((len(sequence.token_ids) - 1) // BLOCK_SIZE):
-            key = sequence.key(number)
-            block = self.pool.find(key)
-            if block is None:
-                return None if key in self._computing else found
-            found.append(block)
-        return found
 
     def _fits(self, sequence: Sequence, prefix: list[int]) -> bool:
         """Whether there are blocks for all of its tokens, and one more for each that runs."""
         taken = sum(self.pool.references(block) == 0 for block in prefix)
         needed = blocks_for(len(sequence.token_ids)) - len(prefix) + taken
         return not self.running or self.pool.num_free >= needed + self.num_running
-
-    def _lead(self, sequence: Sequence) -> None:
-        """Let others know what it is about to compute."""
-        if sequence.root is None:
-            return
-        if self._limits.shares_blocks and sequence.twin_key is not None:
-            self._leaders.setdefault(sequence.twin_key, sequence)
-        if self._limits.keeps_prefixes:
-            for number in range(sequence.num_computed // BLOCK_SIZE, len(sequence.token_ids) // BLOCK_SIZE):
-                self._computing.setdefault(sequence.key(number), sequence)
-
-    def _stop_leading(self, sequence: Sequence) -> None:
-        if sequence.twin_key is not None and self._leaders.get(sequence.twin_key) is sequence:
-            del self._leaders[sequence.twin_key]
-        for key in sequence.keys:
-            if self._computing.get(key) is sequence:
-                del self._computing[key]
 
     def _succeed(self, ended: Sequence) -> None:
         """The first follower takes over what was computed so far."""
@@ -288,7 +252,7 @@ class Scheduler:
         heir.num_cached = ended.num_cached
         heir.followers, ended.followers, ended.blocks = ended_followers, [], []
         insort(self.running, heir, key=_place)
-        self._lead(heir)
+        self._sharing.lead(heir)
 
     def _release(self, sequence: Sequence) -> None:
         if self._on_release is not None and sequence.blocks:
