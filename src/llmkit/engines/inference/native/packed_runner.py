@@ -1,7 +1,7 @@
 """Any causal language model of transformers whose attention can be replaced, over a paged cache, without padding."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from llmkit.engines.inference.native.adapter_set import AdapterSet
 from llmkit.engines.inference.native.generating import generating
 from llmkit.engines.inference.native.paged_attention import LayerCache, LayerShape, PagedLayout
+from llmkit.engines.inference.native.rounded_weights import RoundedWeights
 from llmkit.engines.inference.native.runner import BLOCK_SIZE, Step
 from llmkit.errors import EngineError
 from llmkit.models.packed import ATTENTION, AttentionPlan
@@ -31,6 +32,7 @@ class PackedRunner:
         self._shapes = list(shapes)
         self._caches: list[LayerCache] = []
         self.adapters = AdapterSet(policy.model)
+        self._rounded = RoundedWeights(policy) if policy.compute_dtype != torch.float32 else None
 
     @property
     def bytes_per_block(self) -> int:
@@ -57,7 +59,9 @@ class PackedRunner:
     def forward(self, step: Step) -> Tensor:
         """[N, V] logits after the chosen positions."""
         layout = PagedLayout(step, self._caches)
-        with generating(self._policy), self.adapters.applied(step):
+        if self._rounded is not None:
+            self._rounded.refresh()
+        with generating(self._policy), self.adapters.applied(step), self._rounded or nullcontext():
             return packed_forward(self._policy.model, step, layout)
 
     @torch.inference_mode()
@@ -70,12 +74,20 @@ class PackedRunner:
             cache.values[after] = cache.values[before]
 
     def weights_changed(self) -> None:
-        """Nothing is made of the weights."""
+        """Under autocast, round the matrices anew."""
+        if self._rounded is not None:
+            self._rounded.weights_changed()
+
+    def free_cache(self) -> None:
+        """Undo `allocate`. What is made of the weights stays, so that what is free then is free for a cache."""
+        self._caches = []
 
     def close(self) -> None:
-        """Free the cache; take the adapters out of the model."""
-        self._caches = []
+        """Free everything; take the adapters out of the model."""
+        self.free_cache()
         self.adapters.close()
+        if self._rounded is not None:
+            self._rounded.close()
 
 
 def packed_forward(model: Any, step: Step, plan: AttentionPlan) -> Tensor:

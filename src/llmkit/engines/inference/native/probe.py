@@ -73,7 +73,8 @@ def _difference(policy: Policy, runner: PackedRunner) -> float:
     runner.allocate(2)
     runner.forward(_step(policy, [(range(CHUNK), 0)]))
     ours = runner.forward(_step(policy, [(range(CHUNK, LONG), 0), (range(SHORT), 1)]))
-    runner.close()
+    runner.free_cache()
+    runner.weights_changed()  # a checkpoint may be loaded before the first step
     with generating(policy):
         theirs = torch.cat(
             [
