@@ -16,9 +16,9 @@ struct Panel {
     alignas(64) float values[PANEL_ROWS * TILE_N];
 };
 
-// M rows of `a` times TILE_N rows of weights. `ahead` bytes further on are weights to fetch.
-template <class T, int M, bool FETCHES>
-[[gnu::always_inline]] inline void multiply_tile(const T* a, size_t stride, const T* const* w, int k, size_t ahead, float* out) {
+// M rows of `a` times TILE_N rows of weights. From `next` on are weights to fetch, FETCHED vectors in each step.
+template <class T, int M, int FETCHED>
+[[gnu::always_inline]] inline void multiply_tile(const T* a, size_t stride, const T* const* w, int k, const char* next, float* out) {
     constexpr int STEP = W * UNIT<T>;
     F sums[M][TILE_N];
     UNROLL
@@ -28,12 +28,8 @@ template <class T, int M, bool FETCHES>
     const T *w0 = w[0], *w1 = w[1], *w2 = w[2], *w3 = w[3];
     int i = 0;
     for (; i + STEP <= k; i += STEP) {
-        if (FETCHES) {
-            // In the order of addresses, which is what memory is fast at; the rows themselves are read side by side.
-            const char* next = (const char*)(w0 + i * TILE_N) + ahead;
-            UNROLL
-            for (int n = 0; n < TILE_N; n++) _mm_prefetch(next + n * W * 4, _MM_HINT_T0);
-        }
+        UNROLL
+        for (int n = 0; n < FETCHED; n++) _mm_prefetch(next + (i * int(sizeof(T)) * FETCHED + n * W * 4), _MM_HINT_T0);
         U v0 = load_units(w0 + i), v1 = load_units(w1 + i), v2 = load_units(w2 + i), v3 = load_units(w3 + i);
         UNROLL
         for (int m = 0; m < M; m++) {
@@ -63,14 +59,26 @@ template <class T, int M, bool FETCHES>
     }
 }
 
+// The first tiles of a product fetch the weights of the next one in the order of addresses, which is what memory is fast
+// at; the rows themselves are read side by side. The more tiles there are, the less each has to fetch.
+template <class T, int M, int FETCHED>
+[[gnu::always_inline]] inline int multiply_fetching(const T* a, size_t stride, const T* const* w, int k, float* out) {
+    constexpr int TILES = TILE_N / FETCHED;
+    size_t size = size_t(k) * TILE_N * sizeof(T), ahead = (AHEAD_BYTES + size - 1) / size * size;
+    for (int tile = 0; tile < TILES; tile++)
+        multiply_tile<T, M, FETCHED>(a + size_t(tile) * M * stride, stride, w, k, (const char*)w[0] + ahead + size / TILES * tile,
+                                     out + tile * M * TILE_N);
+    return TILES;
+}
+
 // `tiles` times M rows. A function of its own: inlined among others it runs out of registers.
 template <class T, int M>
 [[gnu::noinline]] void multiply_tiles(const T* a, size_t stride, int tiles, const T* const* w, int k, bool fetches, float* out) {
-    if (tiles == 0) return;
-    size_t size = size_t(k) * TILE_N * sizeof(T), ahead = (AHEAD_BYTES + size - 1) / size * size;
-    if (fetches) multiply_tile<T, M, true>(a, stride, w, k, ahead, out);
-    for (int tile = fetches; tile < tiles; tile++)
-        multiply_tile<T, M, false>(a + size_t(tile) * M * stride, stride, w, k, ahead, out + tile * M * TILE_N);
+    int tile = 0;
+    if (fetches && tiles >= 4) tile = multiply_fetching<T, M, 1>(a, stride, w, k, out);
+    else if (fetches) tile = multiply_fetching<T, M, 4>(a, stride, w, k, out);
+    for (; tile < tiles; tile++)
+        multiply_tile<T, M, 0>(a + size_t(tile) * M * stride, stride, w, k, nullptr, out + tile * M * TILE_N);
 }
 
 // TILE_N outputs from output `n` on, of which those below `end` exist, for `rows` (1 to PANEL_ROWS) rows of `a`.
