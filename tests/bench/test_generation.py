@@ -19,9 +19,13 @@ def test_percentiles_lie_between_the_values_that_are_there():
 
 
 def test_tokens_per_second_and_the_share_of_the_memory_that_reading_weights_takes():
-    answers = [{"seconds": seconds, "num_tokens": 800, "weight_bytes": 10**7} for seconds in (4.0, 2.0, 1.0)]
+    answers = [
+        {"seconds": seconds, "cpu_seconds": seconds / 2, "num_tokens": 800, "weight_bytes": 10**7}
+        for seconds in (4.0, 2.0, 1.0)
+    ]
     found = throughput_metrics(answers, concurrency=8, memory_gbps=10.0)
     assert found["tokens_per_second"] == 400
+    assert found["tokens_per_cpu_second"] == 800
     # 50 passes a second over 10 MB are 0.5 GB/s of 10 GB/s.
     assert found["weight_bandwidth_share"] == pytest.approx(0.05)
 

@@ -21,7 +21,7 @@ from llmkit.terminal import stderr_console
 OURS = "llmkit"
 PEERS = {"hf": "hf_generate", "vllm": "vllm_generate"}
 RATIOS = {
-    "throughput": ("tokens_per_second",),
+    "throughput": ("tokens_per_second", "tokens_per_cpu_second"),
     "latency": ("time_to_first_token_seconds_p50", "inter_token_latency_seconds_p50"),
 }
 CHECKED_DTYPE = "float32"

@@ -15,7 +15,8 @@ PERCENTILES = (50, 90, 99)
 
 
 def throughput_metrics(answers: Answers, concurrency: int, memory_gbps: float) -> dict[str, Any]:
-    """Tokens per second of some runs, and what share of the memory's speed reading the weights for them takes.
+    """Tokens per second of some runs, also of the time that processors spent on them, which other processes do not
+    lengthen; and what share of the memory's speed reading the weights for them takes.
 
     Args:
         concurrency: completions that share one pass over the weights.
@@ -26,6 +27,7 @@ def throughput_metrics(answers: Answers, concurrency: int, memory_gbps: float) -
     weights = answers[0].get("weight_bytes")
     return {
         **found,
+        "tokens_per_cpu_second": statistics.median(one["num_tokens"] / one["cpu_seconds"] for one in answers),
         "weight_bandwidth_share": weights * steps_per_second / (memory_gbps * 1e9) if weights else None,
         "ready_seconds": answers[0].get("ready_seconds"),
         "held_memory_bytes": answers[-1].get("held_memory_bytes"),
@@ -93,6 +95,7 @@ def show(kind: str, model: str, found: Findings) -> None:
 
 THROUGHPUT = {
     "tokens/s": ("tokens_per_second", format_number),
+    "per CPU second": ("tokens_per_cpu_second", format_number),
     "±": ("spread", "{:.0%}".format),
     "memory speed used": ("weight_bandwidth_share", "{:.0%}".format),
     "ready": ("ready_seconds", format_time),

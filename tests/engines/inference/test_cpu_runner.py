@@ -92,7 +92,7 @@ def test_float32_parameters_under_bfloat16_products(family):
     assert torch.equal(runner.forward(step), logits)  # what was rounded is of the weights before
     runner.weights_changed()
     with torch.autocast("cpu", BF16):
-        # By now the model is a policy's, and keeps in bfloat16 what is between its layers; the runner has float32 there.
+        # The model is a policy's by now and has bfloat16 between its layers, where the runner has float32.
         torch.testing.assert_close(runner.forward(step), reference_logits(model, prompt), rtol=0.05, atol=0.1)
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from .prompts import check_case, digests, make_prompts
-from .serving import Answer, serve
+from .serving import Answer, Stopwatch, serve
 
 
 def prepare(settings: dict[str, Any]) -> dict[str, Any]:
@@ -42,13 +42,13 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     def run(concurrency: int) -> Answer:
         prompts = make_prompts(concurrency, settings["prompt_tokens"], vocabulary)
         clock = Clock()
-        start = time.perf_counter()
+        start, watch = time.perf_counter(), Stopwatch()
         # The streamer takes a single sequence; larger batches show no token before the last.
         made = generate(prompts, settings["new_tokens"], **({"streamer": clock} if concurrency == 1 else {}))
-        seconds = time.perf_counter() - start
+        spent = watch.read()
         gaps = [after - before for before, after in pairwise(clock.times[1:])]
-        first = [clock.times[1] - start] if concurrency == 1 else [seconds] * concurrency
-        return {"seconds": seconds, "num_tokens": sum(map(len, made)), "first_seconds": first, "gaps": gaps}
+        first = [clock.times[1] - start] if concurrency == 1 else [spent["seconds"]] * concurrency
+        return {**spent, "num_tokens": sum(map(len, made)), "first_seconds": first, "gaps": gaps}
 
     def check() -> Answer:
         count, length, new = check_case(settings)

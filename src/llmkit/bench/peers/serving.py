@@ -38,6 +38,17 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+class Stopwatch:
+    """Runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """`seconds` that have passed, and `cpu_seconds` that this process computed for, all threads together."""
+        return {"seconds": time.perf_counter() - self._start[0], "cpu_seconds": time.process_time() - self._start[1]}
+
+
 def _answer(answers: Any, work: Callable[[], Any], to_answer: Callable[[Any], Answer]) -> Any:
     """Do the work and write its answer; the error in place of it, before it ends the worker."""
     try:

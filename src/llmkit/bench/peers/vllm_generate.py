@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from .prompts import check_case, digests, make_prompts
-from .serving import Answer, serve
+from .serving import Answer, Stopwatch, serve
 
 # One process: what is measured is the engine, not the way to it.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -27,7 +27,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     vocabulary = engine.llm_engine.model_config.get_vocab_size()
 
-    def run_all(prompts: list[list[int]], count: int) -> tuple[float, list[list[int]], list[list[float]]]:
+    def run_all(prompts: list[list[int]], count: int) -> tuple[list[list[int]], list[list[float]]]:
         rules = SamplingParams(temperature=0, max_tokens=count, min_tokens=count, ignore_eos=True, detokenize=False)
         start = time.perf_counter()
         for number, prompt in enumerate(prompts):
@@ -40,14 +40,16 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
                 tokens = list(output.outputs[0].token_ids)
                 times[number] += [time.perf_counter() - start] * (len(tokens) - len(made[number]))
                 made[number] = tokens
-        return time.perf_counter() - start, made, times
+        return made, times
 
     def run(concurrency: int) -> Answer:
         prompts = make_prompts(concurrency, settings["prompt_tokens"], vocabulary)
-        seconds, made, times = run_all(prompts, settings["new_tokens"])
+        watch = Stopwatch()
+        made, times = run_all(prompts, settings["new_tokens"])
+        spent = watch.read()
         gaps = [after - before for one in times for before, after in pairwise(one)]
         return {
-            "seconds": seconds,
+            **spent,
             "num_tokens": sum(map(len, made)),
             "first_seconds": [one[0] for one in times],
             "gaps": gaps,
@@ -55,7 +57,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
 
     def check() -> Answer:
         count, length, new = check_case(settings)
-        return {"digests": digests(run_all(make_prompts(count, length, vocabulary), new)[1])}
+        return {"digests": digests(run_all(make_prompts(count, length, vocabulary), new)[0])}
 
     tasks = {f"run-{count}": functools.partial(run, count) for count in settings["concurrency"]}
     return {"check": check, **tasks}

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from llmkit.bench.peers.prompts import check_case, digests, make_prompts
-from llmkit.bench.peers.serving import Answer, serve
+from llmkit.bench.peers.serving import Answer, Stopwatch, serve
 
 
 def prepare(settings: dict[str, Any]) -> dict[str, Any]:
@@ -42,18 +42,18 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
             tokens += delta.token_ids
         return tokens, times
 
-    async def run_all(prompts: list[list[int]], count: int) -> tuple[float, list[list[int]], list[list[float]]]:
+    async def run_all(prompts: list[list[int]], count: int) -> tuple[list[list[int]], list[list[float]]]:
         await engine.load_weights(engine.version)  # nothing of the last run is found again
         started = time.perf_counter()
         found = await asyncio.gather(*(one(prompt, count, started) for prompt in prompts))
-        seconds = time.perf_counter() - started
-        return seconds, [tokens for tokens, _ in found], [times for _, times in found]
+        return [tokens for tokens, _ in found], [times for _, times in found]
 
     async def run(concurrency: int) -> Answer:
         prompts = make_prompts(concurrency, settings["prompt_tokens"], vocabulary)
-        seconds, made, times = await run_all(prompts, settings["new_tokens"])
+        clock = Stopwatch()
+        made, times = await run_all(prompts, settings["new_tokens"])
         return {
-            "seconds": seconds,
+            **clock.read(),
             "num_tokens": sum(map(len, made)),
             "first_seconds": [one[0] for one in times],
             "gaps": [after - before for one in times for before, after in pairwise(one)],
@@ -64,7 +64,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
 
     async def check() -> Answer:
         count, length, new = check_case(settings)
-        _, made, _ = await run_all(make_prompts(count, length, vocabulary), new)
+        made, _ = await run_all(make_prompts(count, length, vocabulary), new)
         return {"digests": digests(made)}
 
     async def repeat() -> Answer:
