@@ -2,13 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 FIRST_LOOK = 1024
 """Likeliest tokens that are sorted before a whole row is."""
 SHORT_LOOK = 64
-CHUNK_TOKENS = 256
-"""Tokens whose probabilities are added up before one of them is looked for."""
 
 
 def truncate(logprobs: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
@@ -77,24 +74,11 @@ def _keep_first(logprobs: Tensor, ordered: Tensor, num_kept: Tensor) -> Tensor:
 def inverse_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
     """[B] indices drawn from [B, V] unnormalised log-probabilities with [B] float64 uniform numbers in [0, 1).
 
-    The index is the first at which the running sum of probabilities exceeds its share. Sums are taken of chunks first,
-    and token by token only within the chunk that holds it. A row that has no probability, or none that is a number,
-    gets an arbitrary index.
+    A row that has no probability, or none that is a number, gets an arbitrary index.
     """
-    size = logprobs.shape[1]
-    weights = F.pad(logprobs.exp(), (0, -size % CHUNK_TOKENS)).unflatten(1, (-1, CHUNK_TOKENS))
-    sums = weights.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-    chunks, left = _first_above(sums, uniforms * sums[:, -1])
-    rows = torch.arange(len(chunks), device=chunks.device)
-    within, _ = _first_above(weights[rows, chunks].double().cumsum(dim=-1), left)
-    return (chunks * CHUNK_TOKENS + within).clamp_(max=size - 1)
-
-
-def _first_above(cumulative: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """[B] where rows of [B, N] exceed [B] targets first, and how much of each target lies beyond the place before."""
+    # Only the sums need the bits. In place: fresh memory costs as much as the arithmetic.
+    cumulative = logprobs.exp().double().cumsum_(dim=-1)
     total = cumulative[:, -1]
-    # A product that rounds up to the total would fall behind the last place that has any probability.
-    targets = torch.minimum(targets, torch.nextafter(total, torch.zeros_like(total)))
-    found = torch.searchsorted(cumulative, targets[:, None], right=True).clamp_(max=cumulative.shape[1] - 1)
-    before = torch.where(found > 0, cumulative.gather(1, (found - 1).clamp_(min=0)), 0.0)
-    return found[:, 0], targets - before[:, 0]
+    # A product that rounds up to the total would fall behind the last token that has any probability.
+    target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0].clamp_(max=logprobs.shape[1] - 1)
