@@ -26,23 +26,22 @@ def logits_of(policy: Policy, weights: RoundedWeights | None = None) -> Tensor:
     with generating(policy):
         if weights is None:
             return policy.model(TOKENS, use_cache=False).logits
-        weights.refresh()
-        with weights:
+        with weights.applied():
             return policy.model(TOKENS, use_cache=False).logits
 
 
 def test_logits_are_those_of_autocast_to_the_bit(policy: Policy):
-    assert torch.equal(logits_of(policy, RoundedWeights(policy)), logits_of(policy))
+    assert torch.equal(logits_of(policy, RoundedWeights(policy, least_numbers=0)), logits_of(policy))
 
 
 def test_new_weights_count_from_when_they_are_announced_and_other_threads_have_them_at_once(policy: Policy):
-    weights, before = RoundedWeights(policy), logits_of(policy)
+    weights, before = RoundedWeights(policy, least_numbers=0), logits_of(policy)
     logits_of(policy, weights)
     head = policy.model.get_output_embeddings().weight
     with torch.no_grad():
         head.copy_(head.roll(1, 0))
     found: list[Any] = []
-    with weights:
+    with weights.applied():
         thread = threading.Thread(target=lambda: found.append(logits_of(policy)))
         thread.start()
         thread.join()

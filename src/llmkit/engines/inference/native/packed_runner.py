@@ -59,9 +59,8 @@ class PackedRunner:
     def forward(self, step: Step) -> Tensor:
         """[N, V] logits after the chosen positions."""
         layout = PagedLayout(step, self._caches)
-        if self._rounded is not None:
-            self._rounded.refresh()
-        with generating(self._policy), self.adapters.applied(step), self._rounded or nullcontext():
+        weights = self._rounded.applied() if self._rounded is not None else nullcontext()
+        with generating(self._policy), self.adapters.applied(step), weights:
             return packed_forward(self._policy.model, step, layout)
 
     @torch.inference_mode()
