@@ -74,7 +74,8 @@ def _key(compiler: list[str], flags: tuple[str, ...]) -> str:
 
 
 def _compile(compiler: list[str], flags: tuple[str, ...], target: Path) -> None:
-    command = [*compiler, *flags, str(SOURCES / "model.cpp"), "-o", str(target)]
+    # CXX may name a C compiler, which does not link the library of C++ by itself.
+    command = [*compiler, *flags, str(SOURCES / "model.cpp"), "-o", str(target), "-lstdc++"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     except subprocess.TimeoutExpired:
