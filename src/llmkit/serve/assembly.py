@@ -11,6 +11,7 @@ from llmkit.engines.inference.contract import EngineContext, ServingEngine
 from llmkit.engines.inference.wrapped import serving_engine
 from llmkit.errors import ConfigError, ModelError, RequestError
 from llmkit.models.loading import context_length
+from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.service import Service
 
 NO_LIMIT = 1 << 30
@@ -21,11 +22,12 @@ async def open_service(run: ServeRun) -> Service:
     """Open the tokenizer, then the engine, then the adapters.
 
     Raises:
-        ModelError: the model or its tokenizer cannot be used.
+        ModelError: the model, its tokenizer or its generation_config.json cannot be used.
         PluginError: the engine is not installed.
         ConfigError: an adapter does not fit.
     """
     codec = open_codec(run.model)
+    defaults = read_defaults(run.model, codec.num_ids) if run.model_defaults else ModelDefaults()
     if run.device.threads:
         import torch
 
@@ -34,7 +36,7 @@ async def open_service(run: ServeRun) -> Service:
     section: Any = run.engine
     built = plugins.load("engines", section.name).build(section, context)
     engine = serving_engine(built, codec.tokenizer, None if isinstance(built, ServingEngine) else _context(run))
-    service = Service(engine, codec, run)
+    service = Service(engine, codec, run, defaults)
     try:
         await load_adapters(service, run.adapters)
     except BaseException:
