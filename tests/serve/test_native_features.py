@@ -1,5 +1,6 @@
 """What clients ask of a server, answered by the native engine with a random model."""
 
+import asyncio
 import json
 import threading
 import urllib.request
@@ -13,11 +14,19 @@ from tests.engines.inference.native.tiny import save_adapter
 from tests.serve.conftest import Server, running
 from transformers import AutoModelForCausalLM
 
+from llmkit.config.resolve import resolve
 from llmkit.config.schema import ModelConfig
+from llmkit.config.serving import ServeRun
+from llmkit.engines.inference.native.runner import BLOCK_SIZE
 from llmkit.models.loading import checkpoint_path
+from llmkit.serve.assembly import open_service
+from llmkit.serve.context import Context
+from llmkit.serve.endpoints.generate import generate
+from llmkit.serve.schemas.native import GenerateAnswer, GenerateRequest, GenerateSampling
 
 TEXT = "Carla has 5 boxes with 12 pens each. How many pens does she have?"
 TEMPLATE = """\
+{%- if tools -%}{{ tools | tojson }}\n{%- endif -%}
 {%- for message in messages -%}<|im_start|>{{ message.role }}\\n{{ message.content }}<|im_end|>\\n{%- endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant\\n{% if enable_thinking is false %}[]{% endif %}{%- endif -%}"""
 SCHEMA = {
@@ -50,10 +59,9 @@ def model(directory: str) -> Any:
 def native(tmp_path_factory: pytest.TempPathFactory, directory: str) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("native-features")
     (place / "template.jinja").write_text(TEMPLATE)
-    settings = ("server.allow_adapter_loading=true", "engine.block_size=16")
-    overrides = [part for setting in settings for part in ("--set", setting)]
     options = ["--model", directory, "--served-name", "tiny", "--threads", 1, "--dtype", "float32"]
-    with running(place, [*options, "--chat-template", place / "template.jinja", *overrides]) as started:
+    options += ["--chat-template", place / "template.jinja", "--set", "server.allow_adapter_loading=true"]
+    with running(place, options) as started:
         yield started
 
 
@@ -99,7 +107,8 @@ def scores_of(model: Any, token_ids: list[int]) -> list[float]:
 
 
 def test_streams_go_token_by_token(native):
-    body = {"max_tokens": 12, "seed": 3, "allowed_token_ids": letters(native), "return_token_ids": True}
+    body = {"max_tokens": 12, "seed": 3, "allowed_token_ids": letters(native), "ignore_eos": True}
+    body["return_token_ids"] = True
     chunks = events(stream(native, body))
     assert [len(chunk["token_ids"]) for chunk in chunks if chunk["token_ids"]] == [1] * 12
     whole = complete(native, **body)["choices"][0]
@@ -135,10 +144,8 @@ def test_the_likeliest_tokens_are_in_order(native):
 
 def test_frequency_penalties_even_out_two_tokens(native):
     two = letters(native)[:2]
-    plain, even = (
-        complete(native, max_tokens=10, temperature=0, allowed_token_ids=two, return_token_ids=True, **penalty)
-        for penalty in ({}, {"frequency_penalty": 2})
-    )
+    body = {"max_tokens": 10, "temperature": 0, "allowed_token_ids": two, "ignore_eos": True, "return_token_ids": True}
+    plain, even = (complete(native, **body, **penalty) for penalty in ({}, {"frequency_penalty": 2}))
     counts = [sorted(map(answer["choices"][0]["token_ids"].count, two)) for answer in (plain, even)]
     assert counts[1] == [5, 5] != counts[0]
 
@@ -152,7 +159,7 @@ def test_completions_of_one_request_draw_with_seeds_of_their_own(native):
 
 
 def test_a_stop_string_across_tokens_ends_a_stream(native):
-    body = {"max_tokens": 40, "seed": 11, "allowed_token_ids": letters(native), "logprobs": 0}
+    body = {"max_tokens": 40, "seed": 11, "allowed_token_ids": letters(native), "ignore_eos": True, "logprobs": 0}
     whole = complete(native, **body)["choices"][0]
     pieces = whole["logprobs"]["tokens"]
     stop = pieces[20][-1] + pieces[21][0]
@@ -200,7 +207,7 @@ def test_a_prompt_that_comes_again_is_cached_for_its_own_salt_alone(native):
 
     assert cached("mine") == 0
     size = len(native.call("/tokenize", {"prompt": prompt}, key=None)[2]["tokens"])
-    assert cached("mine") == (size - 1) // 16 * 16 > 0
+    assert cached("mine") == (size - 1) // BLOCK_SIZE * BLOCK_SIZE > 0
     assert cached("theirs") == 0
 
 
@@ -252,4 +259,45 @@ def test_a_client_that_goes_away_frees_its_blocks(native):
     reading.close()
     native.wait_for("llmkit_requests_running", 0)
     native.wait_for("llmkit_kv_cache_use", 0)
-    assert native.metric("llmkit_generation_tokens") < 4 * 1900
+    assert native.metric("llmkit_generation_tokens_total") < 4 * 1900
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example.com:8000", 403),
+        ("127.0.0.1.evil.example.com", 403),
+        ("localhost@evil.example.com", 403),
+        ("localhost:1", 200),
+        ("LOCALHOST", 200),
+        ("app.localhost:8000", 200),
+        ("[::1]:8000", 200),
+        ("127.0.0.1", 200),
+    ],
+)
+def test_pages_that_point_their_name_at_this_machine_are_refused(native, host, status):
+    given, _, answer = native.call("/v1/models", key=None, headers={"host": host})
+    assert given == status, answer
+    assert native.call("/health", key=None, headers={"host": host})[0] == 200
+
+
+def test_tokens_say_which_weights_drew_them(directory):
+    run = resolve(ServeRun, command="serve", overrides=[f"model.path={directory}", "device.threads=1"], environ={}).run
+
+    async def drawn() -> list[list[int]]:
+        service = await open_service(run)
+        try:
+            versions: list[list[int]] = []
+            for version in (0, 3):
+                if version:
+                    await service.engine.load_weights(version)
+                sampling = GenerateSampling(max_new_tokens=2, stop_token_ids=[])
+                answer = await generate(Context(service, "r", "openai"), GenerateRequest(text="Hi", sampling=sampling))
+                assert isinstance(answer, GenerateAnswer)
+                assert answer.version == version
+                versions.append(answer.completions[0].versions)
+            return versions
+        finally:
+            await service.close()
+
+    assert asyncio.run(drawn()) == [[0, 0], [3, 3]]

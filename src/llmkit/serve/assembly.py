@@ -1,6 +1,8 @@
 """From settings to a service: tokenizer, engine, adapters."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from llmkit.errors import ConfigError, ModelError, RequestError
 from llmkit.models.loading import context_length
 from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.service import Service
+
+logger = logging.getLogger("llmkit.serve")
 
 NO_LIMIT = 1 << 30
 """What a model that names no limit has for its context."""
@@ -36,6 +40,8 @@ async def open_service(run: ServeRun) -> Service:
     section: Any = run.engine
     built = plugins.load("engines", section.name).build(section, context)
     engine = serving_engine(built, codec.tokenizer, None if isinstance(built, ServingEngine) else _context(run))
+    if not isinstance(built, ServingEngine):
+        defaults = _understood(defaults, section.name)
     service = Service(engine, codec, run, defaults)
     try:
         await load_adapters(service, run.adapters)
@@ -61,6 +67,18 @@ async def load_adapters(service: Service, adapters: Mapping[str, str]) -> None:
             await service.engine.load_adapter(name, path)
         except (RequestError, ModelError) as error:
             raise ConfigError(f"adapters.{name}={directory}: {error}") from error
+
+
+def _understood(defaults: ModelDefaults, engine: str) -> ModelDefaults:
+    """Without those that a plain engine does not know: it would refuse every request."""
+    plain = replace(defaults, min_p=0.0, repetition_penalty=1.0)
+    if plain != defaults:
+        logger.warning(
+            "engine.name=%s knows no min_p and no repetition_penalty; those of the model's generation_config.json "
+            "(model_defaults) have no effect",
+            engine,
+        )
+    return plain
 
 
 def _context(run: ServeRun) -> int | None:
