@@ -43,10 +43,10 @@ pytestmark = [
 ]
 
 
-def evaluate(tasks: Path, out: Path, model: str, **options: object) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+def evaluate(tasks: Path, out: Path, kind: str, /, **options: object) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Scores and answers by task, as lm-eval writes them."""
     arguments = ",".join(f"{name}={value}" for name, value in options.items())
-    command = [PYTHON, "-m", "lm_eval", "--model", model, "--model_args", arguments, "--include_path", str(tasks)]
+    command = [PYTHON, "-m", "lm_eval", "--model", kind, "--model_args", arguments, "--include_path", str(tasks)]
     command += ["--tasks", "llmkit_choice,llmkit_generate", "--log_samples", "--output_path", str(out)]
     command += ["--device", "cpu", "--batch_size", "1"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "none", "HF_HOME": str(out / "home")}

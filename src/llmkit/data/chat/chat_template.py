@@ -161,8 +161,10 @@ class ChatTemplate:
             return compiled.render(variables)
         except Exception as error:  # noqa: BLE001 - a template is foreign code and may raise anything
             roles = ", ".join(message.role for message in chat.messages)
-            where = f"{chat.place}: " if chat.place else ""
-            raise DataError(f"{where}the chat template of {self._name} refuses this row ({roles}): {error}") from None
+            where, chatting = (f"{chat.place}: ", "row") if chat.place else ("", "conversation")
+            raise DataError(
+                f"{where}the chat template of {self._name} refuses this {chatting} ({roles}): {error}"
+            ) from None
 
 
 @lru_cache(maxsize=64)
