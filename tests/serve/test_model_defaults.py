@@ -1,3 +1,4 @@
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -5,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from llmkit.config.resolve import resolve
 from llmkit.config.schema import ModelConfig
+from llmkit.config.serving import ServeRun
 from llmkit.errors import ModelError
 from llmkit.models.loading import checkpoint_path
+from llmkit.serve.assembly import open_service
 from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.sampling import openai_sampling
 from llmkit.serve.schemas.completions import CompletionRequest
@@ -60,3 +64,39 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(model, settings, problem)
     with pytest.raises(ModelError, match="model_defaults=false") as refused:
         read(model, settings)
     assert f"generation_config.json: {problem}" in str(refused.value)
+
+
+PLAIN = """
+from llmkit.config.section import Section
+
+
+class Config(Section):
+    \"\"\"Nothing to choose.\"\"\"
+
+
+def build(config, context):
+    return Plain()
+
+
+class Plain:
+    \"\"\"Is never asked for anything.\"\"\"
+
+    async def close(self):
+        pass
+"""
+
+
+def test_what_a_plain_engine_does_not_know_is_told_and_left_out(model, fake_package, caplog):
+    fake_package("acme", {"engines": {"plain": "acme"}}, {"acme.py": PLAIN})
+    settings = {"temperature": 0.6, "repetition_penalty": 1.05}
+    (model / "generation_config.json").write_text(json.dumps(settings))
+    overrides = [f"model.path={model}", "engine.name=plain"]
+    run = resolve(ServeRun, command="serve", overrides=overrides, environ={}).run
+
+    async def defaults() -> ModelDefaults:
+        service = await open_service(run)
+        await service.close()
+        return service.defaults
+
+    assert asyncio.run(defaults()) == ModelDefaults(temperature=0.6)
+    assert "engine.name=plain knows no min_p and no repetition_penalty" in caplog.text
