@@ -1,7 +1,7 @@
 """The configuration of `llmkit serve`."""
 
 import ipaddress
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ class ServerConfig(Section):
     """Port to listen on; 0 takes a free one and prints it."""
     served_names: tuple[str, ...] = ()
     """Names that requests may use for the model; none takes the model's path, without the directories before it."""
+    allowed_hosts: tuple[str, ...] = ()
+    """More names that requests may call this machine by while nobody needs a key, for a proxy in front; `*` is any."""
     cors_origins: tuple[str, ...] = ()
     """Web pages (`https://app.example.com`, or `*`) whose scripts may call the server; none allows none."""
     allow_without_keys: bool = False
@@ -79,6 +81,10 @@ class ServeRun(Section):
     """How the model writes tool calls; `auto` finds out from its chat template."""
     reasoning_parser: Literal["auto", "none", "think"] = "auto"
     """Whether the model thinks between `<think>` and `</think>` first; `auto` finds out from its chat template."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """What the chat template reads besides the messages, such as `enable_thinking`; requests may say otherwise."""
+    model_defaults: bool = True
+    """Let the model's `generation_config.json` say how to draw where a request does not, and which tokens end it."""
     server: ServerConfig = all_defaults(ServerConfig)
     auth: AuthConfig = all_defaults(AuthConfig)
     limits: LimitsConfig = all_defaults(LimitsConfig)

@@ -63,7 +63,11 @@ class TextCodec:
         return again, (self.tokenizer, self._chat_template)
 
     def prompt_ids(
-        self, messages: Sequence[Message], source: Source | None = None, tools: str | None = None
+        self,
+        messages: Sequence[Message],
+        source: Source | None = None,
+        tools: str | None = None,
+        variables: str | None = None,
     ) -> list[int]:
         """Ids of the conversation and of what makes the model answer.
 
@@ -71,20 +75,25 @@ class TextCodec:
             messages: the conversation so far; see `prompt_messages` for a record that ends with its answer.
             source: where it came from, for the error.
             tools: JSON text of the tool schemas, as a record has it.
+            variables: JSON text of an object with what else the template reads.
         Raises:
             DataError: the template refuses the conversation, or would leave something of it out.
         """
-        return self._ids(Chat(tuple(messages), tools, source), generation_prompt=True)
+        return self._ids(Chat(tuple(messages), tools, source, variables), generation_prompt=True)
 
     def conversation_ids(
-        self, messages: Sequence[Message], source: Source | None = None, tools: str | None = None
+        self,
+        messages: Sequence[Message],
+        source: Source | None = None,
+        tools: str | None = None,
+        variables: str | None = None,
     ) -> list[int]:
         """Ids of the conversation alone, as it is trained on.
 
         Raises:
             DataError: the template refuses the conversation, or would leave something of it out.
         """
-        return self._ids(Chat(tuple(messages), tools, source), generation_prompt=False)
+        return self._ids(Chat(tuple(messages), tools, source, variables), generation_prompt=False)
 
     def render_prompt(self, chat: Chat, *, generation_prompt: bool = True) -> tuple[str, list[Span]]:
         """The conversation as text, and where its contents spell special tokens that must stay text.

@@ -1,6 +1,8 @@
 """From settings to a service: tokenizer, engine, adapters."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from llmkit.engines.inference.contract import EngineContext, ServingEngine
 from llmkit.engines.inference.wrapped import serving_engine
 from llmkit.errors import ConfigError, ModelError, RequestError
 from llmkit.models.loading import context_length
+from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.service import Service
+
+logger = logging.getLogger("llmkit.serve")
 
 NO_LIMIT = 1 << 30
 """What a model that names no limit has for its context."""
@@ -21,11 +26,12 @@ async def open_service(run: ServeRun) -> Service:
     """Open the tokenizer, then the engine, then the adapters.
 
     Raises:
-        ModelError: the model or its tokenizer cannot be used.
+        ModelError: the model, its tokenizer or its generation_config.json cannot be used.
         PluginError: the engine is not installed.
         ConfigError: an adapter does not fit.
     """
     codec = open_codec(run.model)
+    defaults = read_defaults(run.model, codec.num_ids) if run.model_defaults else ModelDefaults()
     if run.device.threads:
         import torch
 
@@ -34,7 +40,9 @@ async def open_service(run: ServeRun) -> Service:
     section: Any = run.engine
     built = plugins.load("engines", section.name).build(section, context)
     engine = serving_engine(built, codec.tokenizer, None if isinstance(built, ServingEngine) else _context(run))
-    service = Service(engine, codec, run)
+    if not isinstance(built, ServingEngine):
+        defaults = _understood(defaults, section.name)
+    service = Service(engine, codec, run, defaults)
     try:
         await load_adapters(service, run.adapters)
     except BaseException:
@@ -59,6 +67,18 @@ async def load_adapters(service: Service, adapters: Mapping[str, str]) -> None:
             await service.engine.load_adapter(name, path)
         except (RequestError, ModelError) as error:
             raise ConfigError(f"adapters.{name}={directory}: {error}") from error
+
+
+def _understood(defaults: ModelDefaults, engine: str) -> ModelDefaults:
+    """Without those that a plain engine does not know: it would refuse every request."""
+    plain = replace(defaults, min_p=0.0, repetition_penalty=1.0)
+    if plain != defaults:
+        logger.warning(
+            "engine.name=%s knows no min_p and no repetition_penalty; those of the model's generation_config.json "
+            "(model_defaults) have no effect",
+            engine,
+        )
+    return plain
 
 
 def _context(run: ServeRun) -> int | None:

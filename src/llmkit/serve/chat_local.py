@@ -10,6 +10,7 @@ from llmkit.serve.api_errors import ApiError
 from llmkit.serve.assembly import open_service
 from llmkit.serve.chat import Settings
 from llmkit.serve.context import Context
+from llmkit.serve.model_defaults import given
 from llmkit.serve.service import Service
 from llmkit.serve.turns import draw_answers, make_turn
 from llmkit.types import Message, SamplingParams
@@ -40,7 +41,11 @@ class LocalModel:
             turn = await make_turn(service, [Message(one["role"], one["content"]) for one in messages])  # type: ignore[arg-type]
             sampling = SamplingParams(
                 max_new_tokens=service.new_tokens(len(turn.prompt_ids), settings.max_tokens),
-                temperature=1.0 if settings.temperature is None else settings.temperature,
+                temperature=given(settings.temperature, service.defaults.temperature),
+                top_k=service.defaults.top_k,
+                top_p=service.defaults.top_p,
+                min_p=service.defaults.min_p,
+                repetition_penalty=service.defaults.repetition_penalty,
                 seed=settings.seed,
                 stop_token_ids=service.end_ids,
             )

@@ -24,6 +24,9 @@ from llmkit.types import Message, Structure, ToolCall
 
 Choice = Literal["none", "auto", "required"]
 
+MAX_CALLS = 16
+"""Most calls of a forced answer: a weak model would go on until it is cut off, and nobody could read the last one."""
+
 
 def read_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     """The conversation.
@@ -91,9 +94,8 @@ def _calls_schema(tools: Sequence[Tool], *, parallel: bool) -> dict[str, Any]:
         }
         for tool in tools
     ]
-    schema: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
-    if not parallel:
-        schema["maxItems"] = 1
+    most = MAX_CALLS if parallel else 1
+    schema: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": calls}}
     definitions: dict[str, Any] = {}
     for call in calls:  # references are looked up from the top
         properties: Any = call["properties"]

@@ -1,5 +1,6 @@
 """`llmkit serve --dry-run`: everything that can be known without loading weights."""
 
+from dataclasses import asdict
 from typing import Any
 
 from llmkit import plugins
@@ -9,9 +10,11 @@ from llmkit.errors import ConfigError, ModelError
 from llmkit.models.loading import checkpoint_path, context_length
 from llmkit.serve.assembly import NO_LIMIT
 from llmkit.serve.keys import open_keys
+from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.parsing.tools import find_parser
 from llmkit.serve.server import bind
 from llmkit.serve.service import default_name
+from llmkit.serve.template_variables import template_variables
 from llmkit.types import Message
 
 
@@ -30,11 +33,13 @@ def look(run: ServeRun) -> dict[str, Any]:
     checkpoint_path(run.model)
     codec = open_codec(run.model)
     length = context_length(run.model)
+    defaults = read_defaults(run.model, codec.num_ids) if run.model_defaults else ModelDefaults()
     for name, path in run.adapters.items():
         check_adapter(name, path)
     templates = codec.template.sources
     try:
-        prompt = codec.decode(codec.prompt_ids([Message("user", "Hello")]))
+        variables = template_variables(run.chat_template_kwargs, None)
+        prompt = codec.decode(codec.prompt_ids([Message("user", "Hello")], variables=variables))
     except ModelError as error:
         prompt = f"none: {error}"
     return {
@@ -46,6 +51,7 @@ def look(run: ServeRun) -> dict[str, Any]:
         "context": "no limit" if length >= NO_LIMIT else length,
         "tool_parser": find_parser(run.tool_parser, templates) or "none",
         "reasoning": run.reasoning_parser == "think" or any("</think>" in template for template in templates),
+        "sampling": ", ".join(f"{name}={value}" for name, value in asdict(defaults).items()),
         "sample_prompt": repr(prompt),
     }
 

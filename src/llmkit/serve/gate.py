@@ -10,6 +10,7 @@ from time import monotonic
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llmkit.config.serving import is_loopback
 from llmkit.serve.api_errors import ApiError, as_api_error, dialect_of
 from llmkit.serve.context import CONTEXT, Context
 from llmkit.serve.http import DISCONNECT, JSON, ClientGone, send_body
@@ -21,6 +22,8 @@ logger = logging.getLogger("llmkit.serve")
 access = logging.getLogger("llmkit.serve.access")
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
+"""A name or address, and a port."""
 CLIENT_GONE = 499
 MAX_DISCARDED_BYTES = 64 << 20
 MAX_DISCARD_SECONDS = 10.0
@@ -62,6 +65,7 @@ class Gate:
 
     def _check_key(self, context: Context, headers: dict[str, str]) -> None:
         if self._keys.is_open:
+            self._check_host(headers.get("host"))
             return
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
@@ -74,6 +78,21 @@ class Gate:
         context.key_id = self._keys.identify(key)
         if context.key_id is None:
             raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
+
+    def _check_host(self, host: str | None) -> None:
+        """Refuse a web page that has its own name point to this machine, and so may ask without a key."""
+        server = self._service.run.server
+        if host is None or not is_loopback(server.host) or "*" in server.allowed_hosts:
+            return
+        match = HOST.fullmatch(host.lower())
+        name = match[1].strip("[]") if match else ""
+        if not (is_loopback(name) or name.endswith(".localhost") or name in map(str.lower, server.allowed_hosts)):
+            raise ApiError(
+                403,
+                f"this server has no keys and answers to this machine's own names, not to '{host[:200]}'; start it "
+                "with a key, or allow the name with --set server.allowed_hosts",
+                code="host_not_allowed",
+            )
 
     async def _refuse(self, answer: "_Answer", body: "_Body", context: Context, error: Exception) -> None:
         problem = as_api_error(error)

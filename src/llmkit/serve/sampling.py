@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmkit.serve.api_errors import bad_request
+from llmkit.serve.model_defaults import ModelDefaults, given
 from llmkit.serve.schemas.common import JsonObjectFormat, JsonSchemaFormat, ResponseFormat, Sampling, StructuredOutputs
 from llmkit.serve.schemas.native import GenerateSampling
 from llmkit.types import SamplingParams, Structure
@@ -15,6 +16,7 @@ def openai_sampling(
     *,
     max_new_tokens: int,
     end_ids: Sequence[int],
+    defaults: ModelDefaults,
     top_logprobs: int | None = None,
     structure: Structure | None = None,
 ) -> SamplingParams:
@@ -24,6 +26,7 @@ def openai_sampling(
         request: chat or completion.
         max_new_tokens: most tokens of a completion.
         end_ids: tokens that end an answer, unless the request ignores them.
+        defaults: the model's own, for what the request leaves out.
         top_logprobs: likeliest tokens to report; None reports no log-probabilities, so that their kind does not matter.
         structure: what a forced tool call must look like; it comes before what the request itself asks for.
     Raises:
@@ -32,13 +35,13 @@ def openai_sampling(
     stops = tuple(request.stop_token_ids or ())
     return SamplingParams(
         max_new_tokens=max_new_tokens,
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_k=max(0, request.top_k or 0),
-        top_p=1.0 if request.top_p is None else request.top_p,
+        temperature=given(request.temperature, defaults.temperature),
+        top_k=max(0, given(request.top_k, defaults.top_k)),
+        top_p=given(request.top_p, defaults.top_p),
         stop_token_ids=stops if request.ignore_eos else tuple(dict.fromkeys((*end_ids, *stops))),
         seed=request.seed,
-        min_p=request.min_p or 0.0,
-        repetition_penalty=request.repetition_penalty or 1.0,
+        min_p=given(request.min_p, defaults.min_p),
+        repetition_penalty=given(request.repetition_penalty, defaults.repetition_penalty),
         presence_penalty=request.presence_penalty or 0.0,
         frequency_penalty=request.frequency_penalty or 0.0,
         logit_bias=_logit_bias(request.logit_bias or {}),

@@ -2,12 +2,12 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from time import monotonic, time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llmkit.config.serving import ServeRun
 from llmkit.data.codec import TextCodec
@@ -17,7 +17,9 @@ from llmkit.errors import ModelError
 from llmkit.serve.admission import Admission
 from llmkit.serve.api_errors import ApiError, bad_request
 from llmkit.serve.metrics import Metrics
+from llmkit.serve.model_defaults import ModelDefaults
 from llmkit.serve.parsing.tools import find_parser
+from llmkit.serve.template_variables import template_variables
 from llmkit.serve.token_text import TokenTexts
 from llmkit.types import Message
 
@@ -45,14 +47,18 @@ class Service:
         names: what requests call the model; the first is what answers say.
         tool_parser: how the model writes calls; None when nobody knows.
         thinks: whether the model's thoughts come first.
+        defaults: how to draw where a request does not say.
         admission: the requests that are in the server.
         metrics: what is counted.
         created: when the server began, in seconds since 1970.
         is_stopping: whether load balancers should look elsewhere.
     """
 
-    def __init__(self, engine: ServingEngine, codec: TextCodec, run: ServeRun) -> None:
+    def __init__(
+        self, engine: ServingEngine, codec: TextCodec, run: ServeRun, defaults: ModelDefaults | None = None
+    ) -> None:
         self.engine = engine
+        self.defaults = defaults or ModelDefaults()
         self.codec = codec
         self.run = run
         self.limits = run.limits
@@ -71,11 +77,12 @@ class Service:
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
+        """Tokens that end an answer: the chat template's, the tokenizer's, and those that the model names."""
         try:
-            return self.codec.stop_token_ids
+            known = self.codec.stop_token_ids
         except ModelError:
-            return ()
+            known = ()
+        return tuple(dict.fromkeys((*known, *self.defaults.end_ids)))
 
     @property
     def max_prompt_tokens(self) -> int | None:
@@ -100,17 +107,29 @@ class Service:
         )
 
     async def chat_ids(
-        self, messages: Sequence[Message], tools: str | None = None, *, generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        tools: str | None = None,
+        *,
+        generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """A conversation as token ids.
 
+        Args:
+            messages: the conversation.
+            tools: JSON text of the tool schemas.
+            generation_prompt: end with what makes the model answer.
+            variables: what else the chat template reads, over that of the settings.
         Raises:
+            ApiError: 400, a variable is not the request's to give.
             DataError: the chat template refuses it.
             ModelError: there is no chat template.
         """
         size = sum(len(message.text) for message in messages) + len(tools or "")
         wanted = TextCodec.prompt_ids if generation_prompt else TextCodec.conversation_ids
-        return await self._encoding(size, lambda codec: wanted(codec, messages, None, tools))
+        text = template_variables(self.run.chat_template_kwargs, variables)
+        return await self._encoding(size, lambda codec: wanted(codec, messages, None, tools, text))
 
     async def text_ids(self, text: str, *, special_tokens: bool = True, is_plain: bool = False) -> list[int]:
         """Text as token ids.

@@ -1,7 +1,8 @@
 """A conversation on its way to the engine, the same for both chat APIs."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest
 from llmkit.serve.context import Context
@@ -39,6 +40,7 @@ async def make_turn(
     named: str | None = None,
     parallel: bool = True,
     begun: str = "",
+    variables: Mapping[str, Any] | None = None,
 ) -> Turn:
     """Make a conversation ready for the engine.
 
@@ -50,13 +52,14 @@ async def make_turn(
         named: see `read_choice`.
         parallel: see `read_choice`.
         begun: the answer's first words, which the model goes on from.
+        variables: what else the chat template reads.
     Raises:
         ApiError: 400.
         DataError: the chat template refuses the conversation.
     """
     reading, structure = read_choice(tools, choice, named, parallel=parallel, parser=service.tool_parser)
     offered = None if choice == "none" else tools_text(tools)
-    prompt_ids = await service.chat_ids(messages, offered)
+    prompt_ids = await service.chat_ids(messages, offered, variables=variables)
     if begun:
         prompt_ids += await service.text_ids(begun, special_tokens=False, is_plain=True)
     service.check_prompt(prompt_ids)

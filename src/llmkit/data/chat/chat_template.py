@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from llmkit.data.chat.marks import Marked, Span, take_out, unused_marks
-from llmkit.data.chat.template_input import Chat, as_turn, check_has_messages, parse_tools
+from llmkit.data.chat.template_input import Chat, as_turn, check_has_messages, parse_tools, parse_variables
 from llmkit.errors import DataError, ModelError
 from llmkit.types import Message, Source
 
@@ -151,6 +151,7 @@ class ChatTemplate:
         compiled = self._compile(source)
         variables: dict[str, Any] = {
             **self._variables,
+            **parse_variables(chat),
             "messages": [as_turn(message) for message in chat.messages],
             "tools": parse_tools(chat),
             "documents": None,
@@ -160,8 +161,10 @@ class ChatTemplate:
             return compiled.render(variables)
         except Exception as error:  # noqa: BLE001 - a template is foreign code and may raise anything
             roles = ", ".join(message.role for message in chat.messages)
-            where = f"{chat.place}: " if chat.place else ""
-            raise DataError(f"{where}the chat template of {self._name} refuses this row ({roles}): {error}") from None
+            where, chatting = (f"{chat.place}: ", "row") if chat.place else ("", "conversation")
+            raise DataError(
+                f"{where}the chat template of {self._name} refuses this {chatting} ({roles}): {error}"
+            ) from None
 
 
 @lru_cache(maxsize=64)

@@ -29,10 +29,10 @@ class TemplateAbilities:
         Raises:
             DataError: names what, and the way out.
         """
-        where = f"{chat.place}: " if chat.place else ""
+        where, chatting = (f"{chat.place}: ", "the row") if chat.place else ("", "the conversation")
         other = "choose another template with --set model.chat_template=NAME (`qwen` and `deepseek` have all) or =FILE"
         if chat.tools not in (None, "[]") and not self.tools:
-            raise DataError(f"{where}the row has tools, and the chat template has no place for them; {other}")
+            raise DataError(f"{where}{chatting} has tools, and the chat template has no place for them; {other}")
         for message in chat.messages:
             if message.media:
                 kinds = ", ".join(dict.fromkeys(part.type for part in message.media))

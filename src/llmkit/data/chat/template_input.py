@@ -18,15 +18,17 @@ class Chat:
         messages: what is said.
         tools: JSON text of the list of tool schemas; None when there are none.
         place: where it came from, for errors.
+        variables: JSON text of an object with what else the template reads, such as `enable_thinking`.
     """
 
     messages: tuple[Message, ...]
     tools: str | None = None
     place: Source | None = None
+    variables: str | None = None
 
     def first(self, count: int) -> "Chat":
         """The conversation's first `count` messages."""
-        return Chat(self.messages[:count], self.tools, self.place)
+        return replace(self, messages=self.messages[:count])
 
     def texts(self) -> Iterator[str]:
         """Every text in it that a template may write."""
@@ -43,7 +45,7 @@ class Chat:
     def edited(self, edit: Callable[[str], str]) -> "Chat":
         """The conversation with every text of it changed."""
         tools = None if self.tools is None else edit(_unescaped(self.tools))
-        return Chat(tuple(_edited(message, edit) for message in self.messages), tools, self.place)
+        return replace(self, messages=tuple(_edited(message, edit) for message in self.messages), tools=tools)
 
 
 def _edited(message: Message, edit: Callable[[str], str]) -> Message:
@@ -99,6 +101,18 @@ def parse_tools(chat: Chat) -> list[dict[str, Any]] | None:
         raise DataError(f"{where}the tools must be a JSON list of objects, each the schema of a tool")
     # A template that asks whether there are tools takes an empty list for some.
     return tools or None
+
+
+def parse_variables(chat: Chat) -> dict[str, Any]:
+    """What else the template reads.
+
+    Raises:
+        DataError: it is not a JSON object.
+    """
+    variables = _parse(chat.variables or "{}")
+    if not isinstance(variables, dict):
+        raise DataError(f"variables of the chat template must be a JSON object, not {str(chat.variables)[:60]}")
+    return variables
 
 
 def check_has_messages(messages: Sequence[Message], place: Source | None) -> None:

@@ -50,6 +50,7 @@ async def chat_completions(context: Context, request: ChatRequest) -> ChatComple
         choice=None if isinstance(request.tool_choice, NamedTool) else request.tool_choice,
         named=named,
         parallel=request.parallel_tool_calls is not False,
+        variables=request.chat_template_kwargs,
     )
     generation = _generation(context, request, turn, adapter)
     answering = _Answering(context, request, turn, generation)
@@ -77,6 +78,7 @@ def _generation(context: Context, request: ChatRequest, turn: Turn, adapter: str
         request,
         max_new_tokens=service.new_tokens(len(turn.prompt_ids), wanted, param),
         end_ids=service.end_ids,
+        defaults=service.defaults,
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         structure=turn.structure,
     )

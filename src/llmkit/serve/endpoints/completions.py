@@ -86,6 +86,7 @@ def _generation(
         request,
         max_new_tokens=service.new_tokens(len(prompt_ids), max(1, wanted)),
         end_ids=service.end_ids,
+        defaults=service.defaults,
         top_logprobs=request.logprobs,
     )
     if request.echo and request.logprobs is not None:

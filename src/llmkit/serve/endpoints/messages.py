@@ -13,6 +13,7 @@ import msgspec
 from llmkit.engines.inference.contract import Delta, GenerationRequest
 from llmkit.serve.context import Context
 from llmkit.serve.endpoints.messages_input import read_turn
+from llmkit.serve.model_defaults import given
 from llmkit.serve.parsing.answers import AnswerEvent, WholeAnswer, WholeCall
 from llmkit.serve.sampling import stop_strings
 from llmkit.serve.schemas.anthropic import (
@@ -46,9 +47,11 @@ async def messages(context: Context, request: MessagesRequest) -> MessageAnswer 
     turn = await read_turn(service, request)
     sampling = SamplingParams(
         max_new_tokens=service.new_tokens(len(turn.prompt_ids), request.max_tokens),
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_k=request.top_k or 0,
-        top_p=1.0 if request.top_p is None else request.top_p,
+        temperature=given(request.temperature, service.defaults.temperature),
+        top_k=given(request.top_k, service.defaults.top_k),
+        top_p=given(request.top_p, service.defaults.top_p),
+        min_p=service.defaults.min_p,
+        repetition_penalty=service.defaults.repetition_penalty,
         stop_token_ids=service.end_ids,
         stop=stop_strings(request.stop_sequences, "stop_sequences"),
         structure=turn.structure,

@@ -52,7 +52,12 @@ async def tokenize(context: Context, request: TokenizeRequest) -> TokenizeAnswer
         raise bad_request("give one of prompt and messages", "prompt")
     if request.messages is not None:
         messages, tools = read_messages(request.messages), tools_text(request.tools)
-        ids = await service.chat_ids(messages, tools, generation_prompt=request.add_generation_prompt)
+        ids = await service.chat_ids(
+            messages,
+            tools,
+            generation_prompt=request.add_generation_prompt,
+            variables=request.chat_template_kwargs,
+        )
     else:
         assert request.prompt is not None
         ids = await service.text_ids(request.prompt, special_tokens=request.add_special_tokens)

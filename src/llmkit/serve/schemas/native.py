@@ -1,6 +1,6 @@
 """llmkit's own endpoints: tokens in and out, and what keeps a server running."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -79,6 +79,7 @@ class TokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     tools: list[Tool] | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
+    chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool = False
 
 

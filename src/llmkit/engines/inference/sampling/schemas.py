@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from llmkit.engines.inference.sampling.closing import closed
 from llmkit.engines.inference.sampling.grammar import to_lark
 from llmkit.errors import RequestError
 from llmkit.types import Structure
 
-WHITESPACE = r"[\x20\x0A\x0D\x09]{1,64}"
-"""Between the parts of a JSON text. Without an end to it a weak model may write blanks until it is cut off."""
+ITEM_SEPARATOR, KEY_SEPARATOR = ", ?", ": ?"
+"""All the blanks that JSON gets, on one line: a weak model that may write more does so until it is cut off."""
 MAX_SUBSCHEMAS = 200
 """Parts of a schema that are tried one by one when it is refused."""
 
@@ -88,7 +89,14 @@ def _parsed(text: str, kind: str) -> Any:
 def _from_schema(schema: Any) -> str:
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": WHITESPACE})
+    return LLMatcher.grammar_from_json_schema(
+        json.dumps(closed(schema)),
+        overrides={
+            "whitespace_flexible": False,
+            "item_separator": ITEM_SEPARATOR,
+            "key_separator": KEY_SEPARATOR,
+        },
+    )
 
 
 def _regex_problem(problem: str) -> str:
