@@ -1,0 +1,13 @@
+"""Convert data sets and models from one form to another; nothing is written that was not checked."""
+
+import typer
+
+from llmkit.convert import merge_cli
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+merge_cli.register(app)
+
+
+@app.callback()
+def convert() -> None:
+    """Convert data sets and models from one form to another; nothing is written that was not checked."""
