@@ -85,5 +85,5 @@ def in_dtype(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
         kind = str(dtype).removeprefix("torch.")
         if torch.isfinite(tensor.float()).all():
             raise ConvertError(f"{name}: has numbers that {kind} cannot hold; use --dtype bfloat16 or float32")
-        raise ConvertError(f"{name}: the base model's weight has numbers that are not finite; nothing was written")
+        raise ConvertError(f"{name}: has numbers that are not finite; nothing was written")
     return cast
