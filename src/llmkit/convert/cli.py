@@ -2,12 +2,13 @@
 
 import typer
 
-from llmkit.convert import checkpoint_cli, dataset_cli, merge_cli
+from llmkit.convert import adapter_cli, checkpoint_cli, dataset_cli, merge_cli
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 merge_cli.register(app)
 dataset_cli.register(app)
 checkpoint_cli.register(app)
+adapter_cli.register(app)
 
 
 @app.callback()

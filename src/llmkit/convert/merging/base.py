@@ -54,9 +54,9 @@ def copy_beside(base: Path, adapter: Path | None, out: Path) -> None:
         out: the directory to copy to; what is there already stays.
     """
     if adapter is not None:
-        for file in _matching(adapter, TOKENIZER):
+        for file in matching(adapter, TOKENIZER):
             shutil.copyfile(file, out / file.name)
-    for file in _matching(base, BESIDE):
+    for file in matching(base, BESIDE):
         is_tokenizer = any(file.match(pattern) for pattern in TOKENIZER)
         if not (out / file.name).exists() and not (adapter is not None and is_tokenizer):
             shutil.copyfile(file, out / file.name)
@@ -79,7 +79,7 @@ def base_dtype(base: Path) -> str | None:
     return next((one[key] for one in (values, text or {}) for key in ("dtype", "torch_dtype") if one.get(key)), None)
 
 
-def _matching(directory: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
+def matching(directory: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
     for file in sorted(directory.iterdir()):
         wanted = any(file.match(pattern) for pattern in patterns)
         if wanted and file.is_file() and file.name not in OF_WEIGHTS and not file.name.endswith(".index.json"):
