@@ -14,6 +14,8 @@ from llmkit.convert.tensor_files import INDEX, SafetensorsWriter, TensorShape, W
 from llmkit.data.preparing.progress import with_progress
 from llmkit.errors import ConvertError
 
+PART = 1 << 20
+"""Numbers that are looked at together."""
 Updates = Mapping[str, Sequence[tuple[LowRankUpdate, float]]]
 """For names of weights, their updates, each with the weight of its adapter."""
 
@@ -72,6 +74,11 @@ def converted(shape: TensorShape, dtype: torch.dtype | None) -> TensorShape:
     return shape if dtype is None or not shape.dtype.is_floating_point else TensorShape(dtype, shape.shape)
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no number is infinite or none at all; looks at a part at a time, as it copies what it looks at."""
+    return all(torch.isfinite(part.float()).all() for part in tensor.reshape(-1).split(PART))
+
+
 def in_dtype(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """A tensor in a type that holds it.
 
@@ -81,9 +88,9 @@ def in_dtype(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     if not tensor.dtype.is_floating_point:
         return tensor
     cast = tensor.to(dtype)
-    if not torch.isfinite(cast.float()).all():
+    if not all_finite(cast):
         kind = str(dtype).removeprefix("torch.")
-        if torch.isfinite(tensor.float()).all():
+        if all_finite(tensor):
             raise ConvertError(f"{name}: has numbers that {kind} cannot hold; use --dtype bfloat16 or float32")
         raise ConvertError(f"{name}: has numbers that are not finite; nothing was written")
     return cast
