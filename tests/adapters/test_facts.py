@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from llmkit import plugins
 from llmkit.config.schema import ModelConfig
+from llmkit.convert.merging.combining import Combination
+from llmkit.convert.merging.command import MergeRequest, merge
+from llmkit.errors import ConfigError
 from llmkit.models.loading import load_model
 from llmkit.testing.adapter import AdapterContract
 
@@ -115,6 +119,27 @@ def test_a_restored_adapter_trains_on_as_if_it_had_not_stopped(contract: Adapter
 
 def test_merging_keeps_what_was_learnt_or_is_refused(contract: AdapterContract):
     contract.test_merging_keeps_what_was_learnt_or_is_refused()
+
+
+def test_its_checkpoint_merges_into_a_model_that_says_the_same_or_is_refused(
+    contract: AdapterContract, tiny_llama: Path, tmp_path: Path
+):
+    if contract.name == "full":
+        return  # its checkpoint is a model
+    adapter, model = contract.trained()
+    adapter.save(model, tmp_path)
+    request = MergeRequest((tmp_path,), tmp_path / "merged", str(tiny_llama), None, Combination("linear", (1.0,)))
+    if adapter.facts.not_mergeable:
+        with pytest.raises(ConfigError, match=r"cannot be merged into its base model: \w"):
+            merge(request)
+        assert not request.output.exists()
+        return
+    document = merge(request)
+    merged = load_model(ModelConfig(path=str(request.output)))
+    torch.testing.assert_close(contract.logits(merged), contract.logits(model), rtol=0, atol=contract.tolerance)
+    plain = {"lora", "rslora", "pissa", "olora", "corda", "lora_ga", "eva", "mica", "velora"}
+    way = "tensor by tensor" if contract.name in plain else "in memory"
+    assert document["options"]["way"] == way, document["options"].get("because")
 
 
 def test_as_a_plain_lora_it_says_the_same_or_it_is_refused(contract: AdapterContract, tmp_path: Path):

@@ -50,7 +50,7 @@ class TestTinyUntrained(ModelContract):
     name = "tiny-untrained"
 
 
-@pytest.mark.parametrize("name", ["bench", "config", "data", "doctor", "plugins", "presets", "train"])
+@pytest.mark.parametrize("name", ["bench", "config", "convert", "data", "doctor", "plugins", "presets", "train"])
 def test_our_commands_keep_the_contract(name: str):
     contract = type(name, (CommandContract,), {"name": name})()
     for check in dir(contract):
