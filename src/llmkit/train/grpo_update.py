@@ -98,9 +98,16 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
     """A micro-batch's part of the step's loss, and metrics of each of its [N] trained tokens."""
     algorithm = run.algorithm
     wanted = "gradient" if algorithm.entropy_coef else "value"
-    logprobs, entropy, _ = policy.logprobs(trained.batch, temperature=run.sampling.temperature, entropy=wanted)
-    assert entropy is not None
     ids = trained.sequence_ids
+    present = trained.batch.loss_weights[supervised_positions(trained.batch)]
+    scales = token_scales(present, ids, algorithm.average, total)
+    logprobs, entropy, _ = policy.logprobs(
+        trained.batch,
+        temperature=run.sampling.temperature,
+        entropy=wanted,
+        loss_scales=trained.advantages * scales if has_plain_gradient(trained, algorithm) else None,
+    )
+    assert entropy is not None
     old = trained.old_logprobs if trained.old_logprobs is not None else logprobs.detach()
     losses, clipped = surrogate_loss(logprobs, old, trained.advantages, ids, surrogate_of(algorithm))
     weights, metrics = importance_weights(old, trained.sampler_logprobs, ids, correction_of(algorithm))
@@ -112,8 +119,6 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
             losses = losses + algorithm.kl_coef * kl
     if algorithm.entropy_coef:
         losses = losses - algorithm.entropy_coef * entropy
-    present = trained.batch.loss_weights[supervised_positions(trained.batch)]
-    scales = token_scales(present, ids, algorithm.average, total)
     return (losses * scales).sum(), {
         "num_trained_tokens": present,
         "entropy": entropy.detach(),
@@ -121,6 +126,13 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
         **mismatch(old, trained.sampler_logprobs),
         **metrics,
     }
+
+
+def has_plain_gradient(trained: Trained, algorithm: GRPOConfig) -> bool:
+    """Whether the loss has the gradient of `-sum(advantages * scales * logprobs)`: all surrogates do on policy."""
+    has_kl = trained.reference_logprobs is not None and algorithm.kl_in == "loss"
+    on_policy = trained.old_logprobs is None and algorithm.correction.action == "none"
+    return on_policy and not has_kl and not algorithm.entropy_coef
 
 
 def surrogate_of(algorithm: GRPOConfig) -> Surrogate:

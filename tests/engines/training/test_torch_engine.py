@@ -179,9 +179,7 @@ def test_a_bad_loss_names_its_rows():
     trainer = engine()
     trainer.backward(torch.tensor(float("inf"), requires_grad=True), ROWS)
     trainer.backward(torch.tensor(float("nan"), requires_grad=True), [Source("other.jsonl", 1)])
-    with pytest.raises(
-        TrainingError, match=r"is inf .* rows\.jsonl:3, rows\.jsonl:8; this step has changed nothing"
-    ):
+    with pytest.raises(TrainingError, match=r"is inf .* rows\.jsonl:3, rows\.jsonl:8; this step has changed nothing"):
         trainer.step()
 
 
