@@ -24,7 +24,7 @@ from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.models.precomputed import data_digest, precompute, weights_digest
 from llmkit.models.scalars import Sums
-from llmkit.train.answers import Answers, open_answers, read_questions
+from llmkit.train.answers import Answers, NoAnswers, open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
 from llmkit.train.costs import Stopwatch, costs
@@ -110,7 +110,7 @@ def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) ->
 
 
 def measure(
-    policy: Policy, pairs: Sequence[PreferencePair], run: DPORun, answers: Answers, step: int
+    policy: Policy, pairs: Sequence[PreferencePair], run: DPORun, answers: Answers | NoAnswers, step: int
 ) -> dict[str, float]:
     """What is measured on held-out pairs, and on answers to their prompts.
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from llmkit import plugins
 from llmkit.adapters.contract import Adapter
+from llmkit.engines.training.engine_state import tensors_of
 from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.errors import ConfigError
 from llmkit.models.linear_logprobs import CHUNK_BYTES, KEPT_BYTES
@@ -51,9 +52,9 @@ class Parts:
 
     @property
     def total(self) -> int:
-        """At most at one time: completions are sampled before there are activations."""
+        """At most at one time; the engine keeps its cache while training goes on."""
         training = self.gradients + self.activations + self.logits + self.batch
-        return self.weights + self.optimizer + max(training, self.kv_cache)
+        return self.weights + self.optimizer + training + self.kv_cache
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,7 @@ def optimizer_bytes(run: Any, model: nn.Module, adapter: Adapter) -> int:
             plugin = plugins.load("optimizers", name)
             optimizer = plugin.build(run.optim.optimizer, parameter_groups(model, run.optim, adapter))
             optimizer.step()
-            states = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
-            return sum(state.numel() * state.element_size() for state in states if isinstance(state, torch.Tensor))
+            return sum(state.numel() * state.element_size() for state in tensors_of(optimizer.state_dict()))
         except (RuntimeError, NotImplementedError):
             each = 8
             note(f"optim.optimizer={name}: taken to keep {each} bytes per weight")
