@@ -1,5 +1,6 @@
 """Memory by calculation: from shapes alone, before any weight is loaded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,19 @@ that arXiv:2205.05198, equation 2, counts at two bytes each."""
 BATCH_VALUES = 6
 """Eight-byte numbers per token of a micro-batch: ids, positions, weights, and what is indexed with them."""
 
-KNOWN_WIDTHS = {"adamw_8bit": 2}
-"""Bytes that optimizers keep per weight which cannot work without memory."""
+
+def factored_bytes(weight: nn.Parameter) -> int:
+    """Of second moments by row and by column (arXiv:1804.04235, section 3); of a vector, by number."""
+    if weight.dim() < 2:
+        return 4 * weight.numel()
+    return 4 * (weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2])
+
+
+KNOWN: dict[str, Callable[[nn.Parameter], int]] = {
+    "adamw_8bit": lambda weight: 2 * weight.numel(),
+    "adafactor": factored_bytes,
+}
+"""Bytes that optimizers keep for a weight which cannot take a step without memory."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +139,8 @@ def optimizer_bytes(run: Any, model: nn.Module, adapter: Adapter) -> int:
     """What the optimizer keeps for a model of float32 weights: it takes a step on weights that have no memory."""
     name = run.optim.optimizer.name
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    each = KNOWN_WIDTHS.get(name)
-    if each is None:
+    known = KNOWN.get(name)
+    if known is None:
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
         try:
@@ -137,9 +149,9 @@ def optimizer_bytes(run: Any, model: nn.Module, adapter: Adapter) -> int:
             optimizer.step()
             return sum(state.numel() * state.element_size() for state in tensors_of(optimizer.state_dict()))
         except (RuntimeError, NotImplementedError):
-            each = 8
-            note(f"optim.optimizer={name}: taken to keep {each} bytes per weight")
-    return each * sum(parameter.numel() for parameter in trained)
+            note(f"optim.optimizer={name}: taken to keep 8 bytes per weight")
+            return 8 * sum(parameter.numel() for parameter in trained)
+    return sum(map(known, trained))
 
 
 def activation_bytes(architecture: Any, tokens: int, width: int, checkpointing: bool) -> int:
