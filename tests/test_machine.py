@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 from llmkit import machine
 
@@ -46,3 +48,11 @@ def test_a_directory_that_is_not_there_yet_has_the_space_of_its_parent(tmp_path)
 def test_a_compiler_that_is_not_there(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert machine.compiler() is None
+
+
+def test_the_peak_is_that_of_this_process_and_not_of_who_started_it():
+    held = bytearray(400_000_000)
+    held[::4096] = b"x" * len(held[::4096])
+    code = "from llmkit import machine; print(machine.peak_memory_bytes())"
+    peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 1_000_000 < peak < len(held) < machine.peak_memory_bytes()

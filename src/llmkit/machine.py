@@ -44,6 +44,19 @@ def busy_cores() -> float | None:
     return max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / SAMPLE_SECONDS)
 
 
+def peak_memory_bytes() -> int:
+    """Most memory that this process has held at one time."""
+    import resource
+    import sys
+
+    # On Linux `ru_maxrss` begins with what the process that started this one held.
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", _read("/proc/self/status"), re.MULTILINE)
+    if found:
+        return int(found.group(1)) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def disk(path: Path) -> dict[str, Any]:
     """Free space where a directory is or would be, and whether it can be written."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())

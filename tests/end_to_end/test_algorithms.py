@@ -11,7 +11,7 @@ import pytest
 from llmkit import cli
 from llmkit.config.algorithms import PREFERENCE_LOSSES
 from llmkit.models.policy import Policy
-from llmkit.train import session
+from llmkit.train import loading
 from llmkit.train.algorithm_presets import algorithm_names
 
 from .conftest import Run, read_metrics
@@ -154,8 +154,8 @@ class TestDPO:
         self, free: list[str], dpo: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         loaded: list[Any] = []
-        load = session.load_model
-        monkeypatch.setattr(session, "load_model", lambda config: loaded.append(config) or load(config))
+        load = loading.load_model
+        monkeypatch.setattr(loading, "load_model", lambda config: loaded.append(config) or load(config))
         monkeypatch.delattr(Policy, "reference_logprobs")
         finish(*dpo, *free, "--output-dir", tmp_path / "run")
         assert len(loaded) == 1

@@ -54,15 +54,6 @@ class ForeignLoad:
         return min(1.0, max(0.0, foreign / elapsed / (os.cpu_count() or 1)))
 
 
-def peak_memory_bytes() -> int:
-    """Most memory that this process has held at one time."""
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def held_memory_bytes() -> int | None:
     """Memory that this process holds now; None where the system does not tell."""
     try:

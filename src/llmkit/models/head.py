@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from llmkit.models.packed import goes_one_by_one
 from llmkit.models.scoring import Scoring
 
 PROBED = (-40.0, -3.0, -0.5, 0.0, 0.7, 5.0, 60.0)
@@ -68,8 +69,8 @@ def _without_adapter(model: nn.Module) -> PreTrainedModel | None:
     """The transformers model within; None for what changes the forward of the whole model."""
     if not isinstance(model, PreTrainedModel) and hasattr(model, "get_base_model"):
         wrapped: Any = model
-        # Virtual tokens are put before the backbone by the adapter's own forward.
-        if getattr(wrapped.active_peft_config, "is_prompt_learning", False):
+        # What stands beside each sequence is put there by the adapter's own forward.
+        if goes_one_by_one(model):
             return None
         model = wrapped.get_base_model()
     return model if isinstance(model, PreTrainedModel) else None

@@ -1,11 +1,10 @@
 """What a step costs: seconds, tokens per second, memory."""
 
-import resource
-import sys
 import time
 
 import torch
 
+from llmkit import machine
 from llmkit.data.counts import RowCounts
 
 
@@ -24,8 +23,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Most memory used so far: of the GPU when there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return machine.peak_memory_bytes()
 
 
 class Stopwatch:

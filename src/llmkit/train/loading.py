@@ -79,7 +79,9 @@ def load_policy(
     if run.device.offload_activations:
         policy.offloads_activations = can_offload(device)
     blank = None
-    if is_divided or (run.checkpoint.asynchronous and run.model.quantization == "none"):
+    # An adapter that looks at updates keeps a state beside the weights, which a copy of the model would lack.
+    can_copy = run.model.quantization == "none" and not looks_at_updates(adapter)
+    if is_divided or (run.checkpoint.asynchronous and can_copy):
         blank = skeleton(policy.model, share_frozen=not is_divided)
     policy.divide(run.parallel, together)
     if is_divided and policy.passes is None:
@@ -110,14 +112,17 @@ def check_parallel(run: SFTRun | DPORun | GRPORun, adapter: Adapter, together: W
             f"model.quantization={run.model.quantization}: weights in few bits cannot be divided among processes; "
             f"{way_out}"
         )
-    if (
-        type(adapter).before_update is not Adapter.before_update
-        or type(adapter).after_update is not Adapter.after_update
-    ):
+    if looks_at_updates(adapter):
         raise ConfigError(
             f"adapter.name={run.adapter.name} looks at whole weights at each update, and this run divides them; "
             f"{way_out}"
         )
+
+
+def looks_at_updates(adapter: Adapter) -> bool:
+    """Whether the adapter does something of its own at each update."""
+    kind = type(adapter)
+    return kind.before_update is not Adapter.before_update or kind.after_update is not Adapter.after_update
 
 
 @torch.no_grad()

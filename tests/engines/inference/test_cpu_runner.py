@@ -1,5 +1,7 @@
 """The C++ step against transformers, and against itself."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -275,4 +277,14 @@ def test_without_a_compiler(monkeypatch, tmp_path):
     assert "there is no C++ compiler" in str(CpuRunner.why_not(make_policy(make_model("llama"))))
     monkeypatch.setenv("CXX", "/bin/false")
     assert "/bin/false does not compile the step" in str(CpuRunner.why_not(make_policy(make_model("llama"))))
+    library.load.cache_clear()
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_a_c_compiler_links_the_library_of_cpp_too(monkeypatch):
+    from llmkit.engines.inference.native.cpu import library
+
+    library.load.cache_clear()
+    monkeypatch.setenv("CXX", "gcc")
+    assert CpuRunner.why_not(make_policy(make_model("llama"))) is None
     library.load.cache_clear()

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from llmkit.bench.machine import held_memory_bytes, peak_memory_bytes
+from llmkit.bench.machine import held_memory_bytes
 from llmkit.bench.peers.serving import Answer, serve, timed
+from llmkit.machine import peak_memory_bytes
 
 SAMPLES = 200
 ROWS_PER_STEP = 16

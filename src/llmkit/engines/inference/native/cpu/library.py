@@ -17,6 +17,8 @@ from llmkit.errors import EngineError, TrainingError
 
 SOURCES = Path(__file__).parent / "kernels"
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-shared", "-pthread", "-w")
+LIBRARIES = ("-lstdc++",)
+"""CXX may name a C compiler, which does not link the library of C++ by itself."""
 COMPILE_SECONDS = 300
 KEPT_DAYS = 60
 """How long libraries of other versions, compilers and processors stay."""
@@ -69,12 +71,12 @@ def _compiler() -> list[str]:
 def _key(compiler: list[str], flags: tuple[str, ...]) -> str:
     """What the compiled code depends on: sources, compiler, flags, and the processor that `native` stands for."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=30).stdout
-    parts = [fingerprint(sorted(SOURCES.iterdir())), version, *compiler, *flags, *_processor_features()]
+    parts = [fingerprint(sorted(SOURCES.iterdir())), version, *compiler, *flags, *LIBRARIES, *_processor_features()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _compile(compiler: list[str], flags: tuple[str, ...], target: Path) -> None:
-    command = [*compiler, *flags, str(SOURCES / "model.cpp"), "-o", str(target)]
+    command = [*compiler, *flags, str(SOURCES / "model.cpp"), "-o", str(target), *LIBRARIES]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     except subprocess.TimeoutExpired:
