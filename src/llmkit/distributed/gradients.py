@@ -44,18 +44,19 @@ def sum_in_buckets(gradients: Sequence[Tensor], group: Any) -> None:
         _sum(bucket, group)
 
 
-def global_norm(gradients: Sequence[tuple[nn.Parameter, Tensor]], world: World) -> float:
-    """L2 norm of the whole gradient, the same number in every process.
+def global_norm(gradients: Sequence[tuple[nn.Parameter, Tensor]], world: World) -> Tensor:
+    """L2 norm of the whole gradient, the same number in every process; on the CPU.
 
     Args:
         gradients: parameters, each with this process's part of its gradient.
     """
-    square = torch.zeros((), dtype=torch.float64)
-    for parameter, gradient in gradients:
-        norm = torch.linalg.vector_norm(gradient, dtype=torch.float64)
-        square += norm.square().cpu() / num_copies(parameter, world)
+    squares = [
+        torch.linalg.vector_norm(gradient, dtype=torch.float64).square() / num_copies(parameter, world)
+        for parameter, gradient in gradients
+    ]
+    square = torch.stack(squares).sum().cpu() if squares else torch.zeros((), dtype=torch.float64)
     all_reduce(square)
-    return float(square.sqrt())
+    return square.sqrt()
 
 
 class Gradients:
@@ -100,12 +101,12 @@ class Gradients:
         if not self._world.dimensions.is_sharded and self._world.data_size > 1:
             sum_in_buckets(_gradients(self.parts), self._world.group("replicate"))
 
-    def clip(self, limit: float) -> float:
-        """Scale them down to the greatest norm allowed; returns the norm before."""
+    def clip(self, limit: float) -> Tensor:
+        """Scale them down to the greatest norm allowed; returns the norm before, which is not waited for."""
         if not self.is_divided:
-            return float(nn.utils.clip_grad_norm_(self.parts, limit))
+            return nn.utils.clip_grad_norm_(self.parts, limit)
         norm = global_norm([(whole, part.grad) for part, whole in self._pairs() if part.grad is not None], self._world)
-        nn.utils.clip_grads_with_norm_(self.parts, limit, torch.tensor(norm, dtype=torch.float32))
+        nn.utils.clip_grads_with_norm_(self.parts, limit, norm.float())
         return norm
 
     def clear(self) -> None:

@@ -10,7 +10,7 @@ from llmkit import plugins
 from llmkit.config.runs import DPORun, SFTRun
 from llmkit.config.schema import GenerateConfig, PromptDataConfig
 from llmkit.data.encoders import PromptEncoder
-from llmkit.engines.inference.contract import EngineContext, InferenceEngine
+from llmkit.engines.inference.contract import Demand, EngineContext, InferenceEngine
 from llmkit.rollout.groups import sample_groups
 from llmkit.train.console import print_samples, warn
 from llmkit.train.costs import Stopwatch
@@ -24,9 +24,17 @@ ENGINE = "native"
 """It shares the policy's parameters, so that there is nothing to start and nothing to copy."""
 
 
+class NoAnswers:
+    """There are no questions, so nothing is measured and no engine is started."""
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
 @dataclass
 class Answers:
-    """Everything that turns held-out questions into scored answers; without questions it measures nothing."""
+    """Everything that turns held-out questions into scored answers."""
 
     session: Session
     inputs: Inputs
@@ -48,8 +56,6 @@ class Answers:
         Raises:
             RewardError: the reward fails; names the row.
         """
-        if not self.questions:
-            return {}
         watch = Stopwatch()
         self.session.policy.model.eval()
         rollouts = self.loop.run(self._answer(step))
@@ -101,18 +107,21 @@ def read_questions(run: SFTRun | DPORun, inputs: Inputs) -> list[Record]:
 
 
 @contextmanager
-def open_answers(session: Session, inputs: Inputs, questions: Sequence[Record]) -> Iterator[Answers]:
+def open_answers(session: Session, inputs: Inputs, questions: Sequence[Record]) -> Iterator[Answers | NoAnswers]:
     """Start what answers the questions; close it however the run ends."""
+    if not questions:
+        yield NoAnswers()
+        return
     run = session.run
     assert isinstance(run, SFTRun | DPORun)
     generate = run.eval.generate
     front = plugins.load("engines", ENGINE)
-    policy = session.sampling_policy if questions else session.policy
-    engine: InferenceEngine = front.build(front.Config(), EngineContext(run.model, run.device, policy))
-    reward = build("rewards", generate.reward) if generate.reward is not None else None
+    demand = Demand(len(questions), inputs.max_length)
+    context = EngineContext(run.model, run.device, session.sampling_policy, demand=demand)
+    engine: InferenceEngine = front.build(front.Config(), context)
     with asyncio.Runner() as loop:
         try:
-            workflow = build("workflows", generate.workflow)
+            workflow, reward = build("workflows", generate.workflow), build("rewards", generate.reward)
             yield Answers(session, inputs, questions, generate, engine, loop, workflow, reward)
         finally:
             loop.run(engine.close())

@@ -169,6 +169,10 @@ def run(command: str, ctx: typer.Context) -> None:
         from llmkit.distributed.launch import launch
 
         raise typer.Exit(launch(ctx.find_root().obj or sys.argv[1:], num_processes))
+    if num_processes is not None:
+        from llmkit.train.dry_run.processes import tell_of_processes
+
+        tell_of_processes(resolved.run, num_processes)
     story = import_module(f"llmkit.{command.replace('/', '.')}")  # torch is first imported here
     from llmkit.train.together import together
 

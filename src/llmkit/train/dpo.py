@@ -23,7 +23,8 @@ from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.models.precomputed import data_digest, precompute, weights_digest
-from llmkit.train.answers import Answers, open_answers, read_questions
+from llmkit.models.scalars import Sums
+from llmkit.train.answers import Answers, NoAnswers, open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.console import note
 from llmkit.train.costs import Stopwatch, costs
@@ -95,20 +96,21 @@ def update(engine: TrainEngine, pairs: Sequence[PreferencePair], run: DPORun) ->
     constants = loss_constants(engine.policy, micro, run.algorithm)
     num_tokens = sum(len(pair.chosen.token_ids) + len(pair.rejected.token_ids) for pair in pairs)
     num_pairs, num_tokens = world().sum([len(pairs), num_tokens])
-    sums: dict[str, float] = {}
+    sums = Sums()
     for batch in micro:
         losses, metrics = batch_losses(engine.policy, batch, run.algorithm, constants)
         engine.backward(losses.sum() / num_pairs, batch.sources)
-        add(sums, {"loss": losses.detach(), **metrics})
+        sums.add({"loss": losses.detach(), **metrics})
+    stepped = engine.step()
     return {
-        **{name: value / num_pairs for name, value in world().sum_metrics(sums).items()},
-        **engine.step(),
+        **{name: value / num_pairs for name, value in world().sum_metrics(sums.read()).items()},
+        **stepped,
         "num_tokens": int(num_tokens),
     }
 
 
 def measure(
-    policy: Policy, pairs: Sequence[PreferencePair], run: DPORun, answers: Answers, step: int
+    policy: Policy, pairs: Sequence[PreferencePair], run: DPORun, answers: Answers | NoAnswers, step: int
 ) -> dict[str, float]:
     """What is measured on held-out pairs, and on answers to their prompts.
 
@@ -128,12 +130,12 @@ def evaluate(policy: Policy, pairs: Sequence[PreferencePair], run: DPORun) -> di
     num_pairs = len(pairs)
     micro = batches(share_of(pairs), run.batch, policy)
     constants = loss_constants(policy, micro, run.algorithm)
-    sums: dict[str, float] = {}
+    sums = Sums()
     for batch in micro:
         losses, metrics = batch_losses(policy, batch, run.algorithm, constants)
-        add(sums, {"loss": losses, "accuracy": metrics["rewards_accuracy"], "margin": metrics["rewards_margin"]})
+        sums.add({"loss": losses, "accuracy": metrics["rewards_accuracy"], "margin": metrics["rewards_margin"]})
     return {
-        **{f"eval_{name}": value / num_pairs for name, value in world().sum_metrics(sums).items()},
+        **{f"eval_{name}": value / num_pairs for name, value in world().sum_metrics(sums.read()).items()},
         "evaluation_seconds": watch.read(),
     }
 
@@ -225,9 +227,3 @@ def batches(pairs: Sequence[PreferencePair], batch: PairBatchConfig, policy: Pol
         parts = micro_batches(pairs, batch.tokens_per_micro_batch)
         found = [collate([side for pair in part for side in (pair.chosen, pair.rejected)]) for part in parts]
     return pad([to_device(one, policy.device) for one in found], lambda: empty_batch(policy.device))
-
-
-def add(sums: dict[str, float], values: dict[str, Tensor]) -> None:
-    """Add up each metric over pairs."""
-    for name, value in values.items():
-        sums[name] = sums.get(name, 0.0) + float(value.sum())

@@ -15,6 +15,7 @@ from llmkit.distributed.world import world
 from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.policy import Policy
+from llmkit.models.scalars import Sums
 from llmkit.train.rollout_batch import Scored, Trained, divide, penalize, score_groups, trained_batches
 from llmkit.types import Rollout
 
@@ -26,9 +27,9 @@ def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> di
     batches = [trained_batches(part, run, engine.policy) for part in parts]
     prepare(engine.policy, batches, run)
     engine.policy.model.train()
-    sums: dict[str, float] = {"loss": 0.0, "num_trained_tokens": 0.0}
-    steps = [update_once(engine, part, micro, run, sums) for part, micro in zip(parts, batches, strict=True)]
-    sums = world().sum_metrics(sums)
+    found = Sums()
+    steps = [update_once(engine, part, micro, run, found) for part, micro in zip(parts, batches, strict=True)]
+    sums = world().sum_metrics({"loss": 0.0, "num_trained_tokens": 0.0} | found.read())
     count = sums.pop("num_trained_tokens")
     loss = sums.pop("loss") / len(parts)
     num_measured = count or measure(engine.policy, parts, run, sums)
@@ -43,7 +44,7 @@ def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> di
 
 
 def update_once(
-    engine: TrainEngine, part: Sequence[Scored], batches: Sequence[Trained], run: GRPORun, sums: dict[str, float]
+    engine: TrainEngine, part: Sequence[Scored], batches: Sequence[Trained], run: GRPORun, sums: Sums
 ) -> dict[str, float]:
     """One optimizer step; adds its loss, and its metrics summed over tokens, to `sums`."""
     total = step_total(
@@ -55,8 +56,7 @@ def update_once(
     for trained in batches:
         loss, metrics = batch_loss(engine.policy, trained, run, total)
         engine.backward(loss, trained.batch.sources)
-        sums["loss"] += loss.item()
-        add(sums, metrics)
+        sums.add({"loss": loss, **metrics})
     return engine.step()
 
 
@@ -66,18 +66,12 @@ def measure(policy: Policy, parts: Sequence[Sequence[Scored]], run: GRPORun, sum
 
     Returns: the number of tokens that were measured.
     """
-    found: dict[str, float] = {}
+    found = Sums()
     for trained in (trained for part in parts for trained in trained_batches(part, run, policy, keep_all=True)):
         _, metrics = batch_loss(policy, trained, run, 1.0)
-        add(found, metrics)
-    sums |= world().sum_metrics(found)
+        found.add(metrics)
+    sums |= world().sum_metrics(found.read())
     return sums.pop("num_trained_tokens", 0.0)
-
-
-def add(sums: dict[str, float], metrics: dict[str, Tensor]) -> None:
-    """Add up each metric over tokens."""
-    for name, values in metrics.items():
-        sums[name] = sums.get(name, 0.0) + float(values.sum())
 
 
 @torch.no_grad()
@@ -104,9 +98,16 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
     """A micro-batch's part of the step's loss, and metrics of each of its [N] trained tokens."""
     algorithm = run.algorithm
     wanted = "gradient" if algorithm.entropy_coef else "value"
-    logprobs, entropy, _ = policy.logprobs(trained.batch, temperature=run.sampling.temperature, entropy=wanted)
-    assert entropy is not None
     ids = trained.sequence_ids
+    present = trained.batch.loss_weights[supervised_positions(trained.batch)]
+    scales = token_scales(present, ids, algorithm.average, total)
+    logprobs, entropy, _ = policy.logprobs(
+        trained.batch,
+        temperature=run.sampling.temperature,
+        entropy=wanted,
+        loss_scales=trained.advantages * scales if has_plain_gradient(trained, algorithm) else None,
+    )
+    assert entropy is not None
     old = trained.old_logprobs if trained.old_logprobs is not None else logprobs.detach()
     losses, clipped = surrogate_loss(logprobs, old, trained.advantages, ids, surrogate_of(algorithm))
     weights, metrics = importance_weights(old, trained.sampler_logprobs, ids, correction_of(algorithm))
@@ -118,8 +119,6 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
             losses = losses + algorithm.kl_coef * kl
     if algorithm.entropy_coef:
         losses = losses - algorithm.entropy_coef * entropy
-    present = trained.batch.loss_weights[supervised_positions(trained.batch)]
-    scales = token_scales(present, ids, algorithm.average, total)
     return (losses * scales).sum(), {
         "num_trained_tokens": present,
         "entropy": entropy.detach(),
@@ -127,6 +126,13 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
         **mismatch(old, trained.sampler_logprobs),
         **metrics,
     }
+
+
+def has_plain_gradient(trained: Trained, algorithm: GRPOConfig) -> bool:
+    """Whether the loss has the gradient of `-sum(advantages * scales * logprobs)`: all surrogates do on policy."""
+    has_kl = trained.reference_logprobs is not None and algorithm.kl_in == "loss"
+    on_policy = trained.old_logprobs is None and algorithm.correction.action == "none"
+    return on_policy and not has_kl and not algorithm.entropy_coef
 
 
 def surrogate_of(algorithm: GRPOConfig) -> Surrogate:

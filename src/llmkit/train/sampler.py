@@ -9,7 +9,7 @@ from typing import Any
 
 from llmkit import plugins
 from llmkit.config.runs import GRPORun
-from llmkit.engines.inference.contract import EngineContext, InferenceEngine
+from llmkit.engines.inference.contract import Demand, EngineContext, InferenceEngine
 from llmkit.models.policy import Policy
 from llmkit.rollout.groups import sample_groups
 from llmkit.train.inputs import Inputs, build
@@ -137,11 +137,18 @@ def open_sampler(
         refresh: see `Sampler`.
     """
     workflow, reward = build("workflows", run.workflow), build("rewards", run.reward)
-    engine = plugins.load("engines", run.engine.name).build(run.engine, EngineContext(run.model, run.device, policy))
+    context = EngineContext(run.model, run.device, policy, demand=demand_of(run, inputs))
+    engine = plugins.load("engines", run.engine.name).build(run.engine, context)
     try:
         yield Sampler(run, inputs, engine, workflow, reward, refresh)
     finally:
         loop.run(engine.close())
+
+
+def demand_of(run: GRPORun, inputs: Inputs) -> Demand:
+    """The completions of a step, or of an evaluation."""
+    rows = run.batch.prompts_per_step * run.algorithm.group_size
+    return Demand(max(rows, run.eval.max_rows if inputs.held_out is not None else 0), inputs.max_length)
 
 
 def different(rollouts: Sequence[Rollout]) -> list[Rollout]:

@@ -18,6 +18,7 @@ from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
+from llmkit.models.scalars import read_scalars
 from llmkit.train.answers import open_answers, read_questions
 from llmkit.train.closing import close_run
 from llmkit.train.costs import Stopwatch, costs
@@ -78,17 +79,18 @@ def update(engine: TrainEngine, samples: Sequence[Sample], run: SFTRun) -> dict[
     """One optimizer step on the mean loss of `samples`, whatever the micro-batches."""
     engine.policy.model.train()
     total = weight_of(samples, run.algorithm.average)
-    loss = 0.0
+    losses: list[Tensor] = []
     for batch in batches(samples, run.batch.tokens_per_micro_batch, engine.policy.device):
         part = batch_loss(engine.policy, batch, run.algorithm, total)
         engine.backward(part, batch.sources)
-        loss += part.item()
+        losses.append(part.detach())
+    stepped = engine.step()
     sums = {
-        "loss": loss,
+        "loss": sum(read_scalars(losses)),
         "num_tokens": sum(len(sample.token_ids) for sample in samples),
         "num_trained_tokens": sum(weight != 0 for sample in samples for weight in sample.loss_weights),
     }
-    return {**world().sum_metrics(sums), **engine.step()}
+    return {**world().sum_metrics(sums), **stepped}
 
 
 @torch.no_grad()
@@ -103,10 +105,10 @@ def evaluate(policy: Policy, samples: Sequence[Sample], run: SFTRun) -> dict[str
     plain = run.algorithm.model_copy(update={"loss": "cross_entropy", "label_smoothing": 0.0})
     total = weight_of(samples, plain.average)
     parts = [
-        batch_loss(policy, batch, plain, total).item()
+        batch_loss(policy, batch, plain, total)
         for batch in batches(samples, run.batch.tokens_per_micro_batch, policy.device)
     ]
-    return {"eval_loss": world().sum([sum(parts)])[0], "evaluation_seconds": watch.read()}
+    return {"eval_loss": world().sum([sum(read_scalars(parts))])[0], "evaluation_seconds": watch.read()}
 
 
 def batch_loss(policy: Policy, batch: Batch, algorithm: SFTConfig, total: float) -> Tensor:

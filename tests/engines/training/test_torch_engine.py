@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, ConfigError, TrainingError
 from llmkit.models.policy import Policy
+from llmkit.models.scalars import read_scalars
 from llmkit.testing.settings import optim
 from llmkit.types import Source
 
@@ -174,20 +176,39 @@ def bad_gradient(trainer: TorchEngine) -> torch.Tensor:
 
 
 def test_a_bad_loss_names_its_rows():
-    with pytest.raises(TrainingError, match=r"rows rows\.jsonl:3, rows\.jsonl:8; this step has changed nothing"):
-        engine().backward(torch.tensor(float("inf"), requires_grad=True), ROWS)
+    trainer = engine()
+    trainer.backward(torch.tensor(float("inf"), requires_grad=True), ROWS)
+    trainer.backward(torch.tensor(float("nan"), requires_grad=True), [Source("other.jsonl", 1)])
+    with pytest.raises(TrainingError, match=r"is inf .* rows\.jsonl:3, rows\.jsonl:8; this step has changed nothing"):
+        trainer.step()
 
 
 def test_a_bad_gradient_names_the_rows_of_its_micro_batch_and_no_others():
+    for place in range(3):
+        trainer = engine()
+        for number in range(3):
+            if number == place:
+                trainer.backward(bad_gradient(trainer), ROWS)
+            else:
+                trainer.backward(trainer.policy.model.norm.bias.sum(), [Source("other.jsonl", 1)])
+        with pytest.raises(TrainingError, match=r"the gradient is nan at .* rows rows\.jsonl:3, rows\.jsonl:8;"):
+            trainer.step()
+
+
+def test_numbers_are_read_once_a_step(monkeypatch: pytest.MonkeyPatch):
+    num_reads = 0
+
+    def count(values: Sequence[torch.Tensor]) -> list[float]:
+        nonlocal num_reads
+        num_reads += 1
+        return read_scalars(values)
+
+    monkeypatch.setattr("llmkit.engines.training.faults.read_scalars", count)
     trainer = engine()
-    trainer.backward(bad_gradient(trainer), ROWS)
-    with pytest.raises(TrainingError, match=r"the gradient is nan at .* rows rows\.jsonl:3, rows\.jsonl:8;"):
-        trainer.backward(trainer.policy.model.norm.bias.sum(), [Source("other.jsonl", 1)])
-    trainer = engine()
-    trainer.backward(trainer.policy.model.norm.bias.sum(), [Source("other.jsonl", 1)])
-    trainer.backward(bad_gradient(trainer), ROWS)
-    with pytest.raises(TrainingError, match=r"rows rows\.jsonl:3, rows\.jsonl:8;"):
-        trainer.step()
+    for _ in range(3):
+        trainer.backward(trainer.policy.model.norm.bias.sum())
+    trainer.step()
+    assert num_reads == 1
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -206,15 +227,17 @@ def test_a_bad_step_is_left_out_and_counted_when_asked(what: str):
     assert f"the {what} is nan at optimizer step 2" in reason
     train(trainer, 1)
     assert len(trainer.skipped) == 1
+    trainer.backward(torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingError, match=r"one more than optim\.max_skipped_steps=1"):
-        trainer.backward(torch.tensor(float("nan"), requires_grad=True))
+        trainer.step()
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_changes():
     trainer = engine()
     before = [parameter.detach().clone() for parameter in trainer.policy.model.parameters()]
+    trainer.backward(torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingError, match="the loss is nan at optimizer step 1"):
-        trainer.backward(torch.tensor(float("nan"), requires_grad=True))
+        trainer.step()
     # The root has the value 0 there and no finite slope.
     trainer.backward(trainer.policy.model.norm.bias.abs().sqrt().sum())
     with pytest.raises(TrainingError, match="the gradient is"):

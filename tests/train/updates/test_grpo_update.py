@@ -1,14 +1,16 @@
 """One batch of rollouts through the whole update, on a policy whose gradient can be had by hand."""
 
 import statistics
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmkit.models.scoring import TokenLogprobs
 from llmkit.train.grpo_update import update
-from llmkit.types import Rollout
+from llmkit.types import Batch, Rollout
 
 from .unigram import Steps, UnigramPolicy, resolved, rollout
 
@@ -91,6 +93,47 @@ class TestGradients:
         engine, metrics = step("mask_truncated=true", rollouts=cut)
         assert (metrics["loss"], metrics["num_trained_tokens"]) == (0.0, 0)
         assert engine.gradients[0].abs().sum() == 0
+
+
+class Listening(UnigramPolicy):
+    """Hears which gradient is announced, and which one comes."""
+
+    announced: torch.Tensor | None = None
+    met: torch.Tensor | None = None
+
+    def logprobs(self, batch: Batch, **options: Any) -> TokenLogprobs:
+        found = super().logprobs(batch, **options)
+        if found.logprobs.requires_grad:
+            self.announced = options["loss_scales"]
+            found.logprobs.register_hook(lambda gradient: setattr(self, "met", gradient))
+        return found
+
+
+def listen(*overrides: str) -> Listening:
+    policy = Listening()
+    run = resolved("train/grpo", *(f"algorithm.{text}" for text in overrides))
+    update(Steps(policy), ROLLOUTS, run)
+    return policy
+
+
+class TestAnnouncedGradients:
+    """The head computes the announced gradient early; one that does not come costs time."""
+
+    @pytest.mark.parametrize(
+        "setting",
+        ["loss=clip", "loss=cispo", "loss=sapo", "loss=reinforce", "ratio=sequence", "dual_clip=3", "average=sequence"],
+    )
+    def test_they_are_what_comes_on_policy(self, setting: str):
+        policy = listen(setting)
+        assert policy.announced is not None
+        assert policy.met is not None
+        torch.testing.assert_close(policy.met.float(), -policy.announced.float(), rtol=1e-5, atol=0.0)
+
+    @pytest.mark.parametrize(
+        "settings", [["kl_coef=0.1"], ["entropy_coef=0.1"], ["correction.action=truncate"], ["updates_per_step=2"]]
+    )
+    def test_nothing_is_announced_where_more_decides(self, settings: list[str]):
+        assert listen(*settings).announced is None
 
 
 class TestMetrics:

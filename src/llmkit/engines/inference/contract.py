@@ -17,6 +17,19 @@ PauseMode = Literal["abort", "wait", "keep"]
 
 
 @dataclass(frozen=True)
+class Demand:
+    """The most that will be asked for at one time.
+
+    Attributes:
+        num_completions: side by side.
+        max_tokens: of a prompt and its completion together.
+    """
+
+    num_completions: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
 class EngineContext:
     """What an engine may need to start.
 
@@ -26,12 +39,15 @@ class EngineContext:
         policy: the model in training, for an engine that runs in this process and shares its parameters; None when
             there is no trainer.
         tokenizer: for text: stop strings and structures need it. None where only token ids are asked for.
+        demand: what an engine beside a trainer has to hold, so that it leaves the rest of the memory to training; None
+            where nobody knows.
     """
 
     model: "ModelConfig"
     device: "DeviceConfig"
     policy: "Policy | None" = None
     tokenizer: "PreTrainedTokenizerBase | None" = None
+    demand: Demand | None = None
 
 
 class InferenceEngine(Protocol):

@@ -39,10 +39,7 @@ class TrainEngine(Protocol):
 
         Args:
             loss: of the micro-batch.
-            sources: where its rows came from, to name them when something is wrong with them.
-
-        Raises:
-            TrainingError: the loss is not finite, or the gradient of the micro-batch before it.
+            sources: where its rows came from, for `step` to name them when something is wrong with them.
         """
         ...
 
@@ -50,7 +47,8 @@ class TrainEngine(Protocol):
         """One optimizer step with what was added since the last one; returns `grad_norm` and `learning_rate`.
 
         Raises:
-            TrainingError: a gradient is not finite; the weights are as they were.
+            TrainingError: a loss or a gradient is not finite; names the rows of its micro-batch. The weights are as
+                they were.
         """
         ...
 

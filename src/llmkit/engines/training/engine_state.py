@@ -123,6 +123,13 @@ def check_optimizer(state: dict[str, Any], name: str) -> None:
         )
 
 
+def tensors_of(state: Mapping[str, Any]) -> list[Tensor]:
+    """All tensors in an optimizer's state, however deep they lie."""
+    found: dict[str, Tensor] = {}
+    _take_apart(state, "", found)
+    return list(found.values())
+
+
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Take the state of a former run, and keep the settings of this one, which may have changed since."""
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]

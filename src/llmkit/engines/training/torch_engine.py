@@ -3,10 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from llmkit import plugins
@@ -20,39 +19,18 @@ from llmkit.engines.training.engine_state import (
     load_optimizer,
     reading,
     take_snapshot,
+    tensors_of,
 )
+from llmkit.engines.training.faults import Fault, MicroBatches, check_may_skip, shared
 from llmkit.engines.training.optimizers.contract import AveragingOptimizer, Optimizer
 from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.engines.training.random_state import get_random_state, set_random_state
 from llmkit.engines.training.schedule import learning_rate
 from llmkit.engines.training.weight_average import WeightAverage
-from llmkit.errors import ConfigError, TrainingError
-from llmkit.formatting import listed
+from llmkit.errors import ConfigError
 from llmkit.memory import during
 from llmkit.models.policy import Policy
 from llmkit.types import Source
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A loss or a gradient that is no finite number.
-
-    Attributes:
-        micro_batch: which of the step's, from 1.
-        what: `loss` or `gradient`.
-        value: of the loss, or of the gradient's norm.
-        sources: rows of the micro-batch.
-    """
-
-    micro_batch: int
-    what: str
-    value: float
-    sources: Sequence[Source]
-
-    def describe(self, step: int) -> str:
-        """In words for people."""
-        rows = f", in the micro-batch of rows {listed(self.sources)}" if self.sources else ""
-        return f"the {self.what} is {self.value} at optimizer step {step}{rows}; this step has changed nothing"
 
 
 class TorchEngine:
@@ -106,56 +84,34 @@ class TorchEngine:
                 f"optim.ema_decay={config.ema_decay}: optim.optimizer={config.optimizer.name} averages the weights "
                 "itself; leave optim.ema_decay unset"
             )
-        self._fault: Fault | None = None
-        self._unchecked: Sequence[Source] | None = None
-        self._num_micro_batches = 0
+        self._micro_batches = MicroBatches()
 
     def backward(self, loss: Tensor, sources: Sequence[Source] = ()) -> None:
-        """Add a micro-batch's gradients."""
-        self._check_gradients()
-        self._num_micro_batches += 1
-        if self._fault is None and not torch.isfinite(loss):
-            self._refuse("loss", loss.item(), sources)
-        # A step that is left out needs no gradients, but other processes may wait for this one's part.
-        if self._fault is None or self._gradients.is_divided:
-            with during("backward", f"the backward pass of a micro-batch of {len(sources):,} sequences"):
-                loss.backward()
-            self._unchecked = sources
+        """Add a micro-batch's gradients; whether they are finite is looked at by `step`."""
+        self._micro_batches.note_gradients(self._gradients.of_micro_batches())
+        self._micro_batches.note_loss(loss, sources)
+        with during("backward", f"the backward pass of a micro-batch of {len(sources):,} sequences"):
+            loss.backward()
 
     def step(self) -> dict[str, float]:
         """One optimizer step; the gradients are cleared."""
-        if self._world.size > 1:
-            self._check_gradients()
-            self._share_fault()
-        if self._fault is None:
-            self._gradients.complete()
-            if self._hooks:
-                self._hooks.before_update(self.policy.model)
-        grad_norm = self._clip()
         rate = learning_rate(self.num_updates, self._config, self._total_steps)
-        if self._fault is None:
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate * group["learning_rate_ratio"]
-            self._update()
-            if self._hooks:
-                self._hooks.after_update(self.policy.model, self.num_updates + 1)
-            if self._average:
-                self._average.update(self.num_updates + 1)
-        else:
-            self.skipped.append(self._fault.describe(self.num_updates + 1))
-            self.num_skipped += 1
+        grad_norm, fault = self._finish_gradients()
+        if fault is None:
+            self._update(rate)
         self._clear()
+        if fault is not None:
+            check_may_skip(fault, self.num_updates + 1, self.num_skipped, self._config)
+            self.skipped.append(fault.describe(self.num_updates + 1))
+            self.num_skipped += 1
         self.num_updates += 1
-        self._fault = self._unchecked = None
-        self._num_micro_batches = 0
         return {"grad_norm": grad_norm, "learning_rate": rate}
 
     @property
     def state_bytes(self) -> int:
         """Bytes that the optimizer and the average keep beside the weights."""
-        kept = [value for state in self._optimizer.state_dict()["state"].values() for value in state.values()]
-        tensors = [*kept, *(self._average.values if self._average else ())]
-        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+        tensors = [*tensors_of(self._optimizer.state_dict()), *(self._average.values if self._average else ())]
+        return sum(tensor.nbytes for tensor in tensors)
 
     def discard(self) -> None:
         """Let go of the gradients of a step that will not be finished."""
@@ -232,7 +188,34 @@ class TorchEngine:
         whole = self._wholes[id(part)]
         return whole if whole is not part else None
 
-    def _update(self) -> None:
+    def _finish_gradients(self) -> tuple[float, Fault | None]:
+        """Complete the gradients and scale them down to the greatest norm allowed.
+
+        Returns: the norm before, NaN in a step that is to be left out, and why that is.
+        """
+        limit = self._config.max_grad_norm or math.inf
+        if self._world.size > 1:
+            # Once they are added up, nobody can tell whose they were.
+            own = nn.utils.get_total_norm(self._gradients.of_micro_batches())
+            fault = shared(self._micro_batches.judge(own)[1], self._world)
+            if fault is not None:
+                return math.nan, fault
+        self._gradients.complete()
+        if self._hooks:
+            self._hooks.before_update(self.policy.model)
+        norm = self._gradients.clip(limit)
+        if self._world.size == 1:
+            grad_norm, fault = self._micro_batches.judge(norm)
+        else:
+            # The sum over processes may overflow, in all of them alike.
+            grad_norm = norm.item()
+            fault = None if math.isfinite(grad_norm) else Fault(len(self._micro_batches), "gradient", grad_norm, ())
+        return (grad_norm, None) if fault is None else (math.nan, fault)
+
+    def _update(self, rate: float) -> None:
+        """Change the weights, and the average of them."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["learning_rate_ratio"]
         name, count = self._config.optimizer.name, sum(parameter.numel() for parameter in self._gradients.parts)
         try:
             with during("optimizer", f"the step of optim.optimizer={name} on {count:,} weights"):
@@ -241,63 +224,12 @@ class TorchEngine:
             # Some weights may have moved: they are no longer those of the last finished step.
             self.num_updates += 1
             raise
-
-    def _check_gradients(self) -> None:
-        """Look at the last micro-batch's gradients before the next one adds its own and nobody can tell them apart."""
-        if self._unchecked is not None:
-            self._judge(float(nn.utils.get_total_norm(self._gradients.of_micro_batches())))
-
-    def _clip(self) -> float:
-        """Scale the gradients down to the greatest norm allowed; returns the norm before, NaN in a step left out."""
-        if self._fault is not None:
-            return math.nan
-        grad_norm = self._gradients.clip(self._config.max_grad_norm or float("inf"))
-        self._judge(grad_norm)
-        if self._world.size > 1 and self._fault is not None:
-            # The sum over processes overflowed, in all of them alike.
-            self._decide()
-        return grad_norm
-
-    def _judge(self, grad_norm: float) -> None:
-        if self._fault is None and not math.isfinite(grad_norm):
-            self._clear()
-            self._refuse("gradient", grad_norm, self._unchecked or ())
-        self._unchecked = None
+        if self._hooks:
+            self._hooks.after_update(self.policy.model, self.num_updates + 1)
+        if self._average:
+            self._average.update(self.num_updates + 1)
 
     def _clear(self) -> None:
         self._optimizer.zero_grad()
         self._gradients.clear()
-
-    def _refuse(self, what: str, value: float, sources: Sequence[Source]) -> None:
-        """Stop the run, or remember that this step is to be left out; several processes decide it together."""
-        self._fault = Fault(self._num_micro_batches, what, value, sources)
-        if self._world.size == 1:
-            self._decide()
-
-    def _share_fault(self) -> None:
-        """Find the first fault that any process has met, and decide alike in all of them."""
-        faults = [fault for fault in self._world.gather(self._fault) if fault is not None]
-        if not faults:
-            return
-        first = min(faults, key=lambda fault: (fault.micro_batch, fault.what != "loss"))
-        alike = [fault for fault in faults if (fault.micro_batch, fault.what) == (first.micro_batch, first.what)]
-        self._fault = replace(first, sources=[source for fault in alike for source in fault.sources])
-        self._clear()
-        self._decide()
-
-    def _decide(self) -> None:
-        """Raise unless such steps are to be left out."""
-        assert self._fault is not None
-        met, self._fault = self._fault, None
-        fault = met.describe(self.num_updates + 1)
-        if self._config.on_nonfinite == "raise":
-            raise TrainingError(
-                f"{fault}. Look at these rows; a lower optim.learning_rate or device.compute_dtype=float32 usually "
-                "helps, and optim.on_nonfinite=skip leaves such steps out"
-            )
-        if self.num_skipped >= self._config.max_skipped_steps:
-            raise TrainingError(
-                f"{fault}. It is one more than optim.max_skipped_steps={self._config.max_skipped_steps}; a lower "
-                "optim.learning_rate or device.compute_dtype=float32 usually helps"
-            )
-        self._fault = met
+        self._micro_batches.clear()

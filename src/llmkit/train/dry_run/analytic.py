@@ -1,5 +1,6 @@
 """Memory by calculation: from shapes alone, before any weight is loaded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from llmkit import plugins
 from llmkit.adapters.contract import Adapter
+from llmkit.engines.training.engine_state import tensors_of
 from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.errors import ConfigError
 from llmkit.models.linear_logprobs import CHUNK_BYTES, KEPT_BYTES
@@ -23,8 +25,19 @@ that arXiv:2205.05198, equation 2, counts at two bytes each."""
 BATCH_VALUES = 6
 """Eight-byte numbers per token of a micro-batch: ids, positions, weights, and what is indexed with them."""
 
-KNOWN_WIDTHS = {"adamw_8bit": 2}
-"""Bytes that optimizers keep per weight which cannot work without memory."""
+
+def factored_bytes(weight: nn.Parameter) -> int:
+    """Of second moments by row and by column (arXiv:1804.04235, section 3); of a vector, by number."""
+    if weight.dim() < 2:
+        return 4 * weight.numel()
+    return 4 * (weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2])
+
+
+KNOWN: dict[str, Callable[[nn.Parameter], int]] = {
+    "adamw_8bit": lambda weight: 2 * weight.numel(),
+    "adafactor": factored_bytes,
+}
+"""Bytes that optimizers keep for a weight which cannot take a step without memory."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,9 @@ class Parts:
 
     @property
     def total(self) -> int:
-        """At most at one time: completions are sampled before there are activations."""
+        """At most at one time; the engine keeps its cache while training goes on."""
         training = self.gradients + self.activations + self.logits + self.batch
-        return self.weights + self.optimizer + max(training, self.kv_cache)
+        return self.weights + self.optimizer + training + self.kv_cache
 
 
 @dataclass(frozen=True)
@@ -126,20 +139,19 @@ def optimizer_bytes(run: Any, model: nn.Module, adapter: Adapter) -> int:
     """What the optimizer keeps for a model of float32 weights: it takes a step on weights that have no memory."""
     name = run.optim.optimizer.name
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    each = KNOWN_WIDTHS.get(name)
-    if each is None:
+    known = KNOWN.get(name)
+    if known is None:
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
         try:
             plugin = plugins.load("optimizers", name)
             optimizer = plugin.build(run.optim.optimizer, parameter_groups(model, run.optim, adapter))
             optimizer.step()
-            states = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
-            return sum(state.numel() * state.element_size() for state in states if isinstance(state, torch.Tensor))
+            return sum(state.numel() * state.element_size() for state in tensors_of(optimizer.state_dict()))
         except (RuntimeError, NotImplementedError):
-            each = 8
-            note(f"optim.optimizer={name}: taken to keep {each} bytes per weight")
-    return each * sum(parameter.numel() for parameter in trained)
+            note(f"optim.optimizer={name}: taken to keep 8 bytes per weight")
+            return 8 * sum(parameter.numel() for parameter in trained)
+    return sum(map(known, trained))
 
 
 def activation_bytes(architecture: Any, tokens: int, width: int, checkpointing: bool) -> int:

@@ -70,6 +70,8 @@ def estimate(resolved: Resolved[Any], inputs: Inputs, encoder: Encoder[Any], reh
         parts, process = measured_parts(sizes, load, measured)
         rise = usual_rise(device, parts.activations + parts.logits, load.micro_tokens * sizes.hidden_size * 4)
         total = total_of(parts, load, measured, shapes.total_steps, rise)
+        if not hasattr(run, "sampling"):
+            total += parts.kv_cache  # answers to held-out questions are not rehearsed
     step, evaluation = times(run, sizes, shapes, measured)
     result = Estimate(
         parameters=sizes.parameters,

@@ -1,6 +1,6 @@
 """How much a run computes with at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from llmkit.train.dry_run.shapes import StepShapes
 from llmkit.train.rollout_batch import prompt_samples
 from llmkit.types import PreferencePair, Record, Sample
 
+MOST_ANSWERS = 256
+"""Completions side by side in an engine that nobody has configured."""
 Item = Sample | PreferencePair | Record
 """What steps are made of: samples, pairs, or prompts."""
 
@@ -65,5 +67,21 @@ def workload(run: Any, shapes: StepShapes[Any], codec: TextCodec, num_held_out: 
         trained = len(items) * run.algorithm.group_size * run.sampling.max_new_tokens
         rows = max(run.batch.prompts_per_step * run.algorithm.group_size, min(num_held_out, run.eval.max_rows))
         cached = min(rows, getattr(run.engine, "max_batch_size", rows)) * longest
+    else:
+        cached = answered_tokens(run, parts, num_held_out)
     micro = min(shapes.largest_step(), max(run.batch.tokens_per_micro_batch, longest))
     return Workload(micro, round(micro * trained / total), cached)
+
+
+def answered_tokens(run: Any, parts: Sequence[Sequence[Sample]], num_held_out: int) -> int:
+    """Tokens of the answers to held-out questions that are sampled side by side, with their questions."""
+    generate = run.eval.generate
+    if generate.reward is None:
+        return 0
+    questions = (
+        next((place for place, weight in enumerate(sample.loss_weights) if weight), len(sample.token_ids))
+        for samples in parts
+        for sample in samples
+    )
+    longest = min(max(questions) + generate.max_new_tokens, run.data.max_length)
+    return min(num_held_out, generate.max_rows, MOST_ANSWERS) * longest

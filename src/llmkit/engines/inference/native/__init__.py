@@ -21,7 +21,8 @@ class Config(Section):
     num_blocks: int | None = Field(None, ge=2)
     """Blocks of 16 tokens in the cache of keys and values; unset takes what `cache_memory_gb` holds."""
     cache_memory_gb: float | None = Field(None, gt=0)
-    """Gigabytes for the cache; unset takes a share of what is free: most of a GPU's memory, little of a computer's."""
+    """Gigabytes for the cache; unset takes a share of what is free: most of a GPU's memory, little of a computer's,
+    and beside training no more than the completions of a step can fill."""
     prefix_cache: bool = True
     """Keep the beginnings of prompts for requests that begin alike; new weights make them void."""
     weight_update: Literal["recompute", "keep"] = "recompute"
@@ -53,4 +54,6 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
         tokenizer=context.tokenizer,
         device=policy.device,
     )
-    return NativeEngine(choose(policy, config), sampling, context_length=policy.context_length, terms=terms)
+    return NativeEngine(
+        choose(policy, config, context.demand), sampling, context_length=policy.context_length, terms=terms
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmkit.engines.inference.contract import Demand
 from llmkit.engines.inference.native.probe import packed_runner
 from llmkit.engines.inference.native.runner import BLOCK_SIZE, Runner
 from llmkit.engines.inference.native.scheduler import Limits, blocks_for
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 CPU_RUNNER = "llmkit.engines.inference.native.cpu.runner"
 SHARE = {"cuda": 0.85, "cpu": 0.25, "mps": 0.5}
 """Of the free memory, what the cache takes unless it is told."""
+TRAINING_SHARE = 0.3
+"""The same of a GPU that a trainer needs most of."""
 MOST_DEFAULT_BYTES = 4 << 30
 """More than this is not taken of a computer's main memory unless it is told."""
 
@@ -49,8 +52,11 @@ class Chosen:
     with_adapters: Callable[[], Runner] | None = None
 
 
-def choose(policy: Policy, config: "Config") -> Chosen:
+def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Chosen:
     """The fastest runner that can execute the policy's model, or the one that was asked for, with its cache.
+
+    Args:
+        demand: the most that will be asked for; None where nobody knows.
 
     Raises:
         ConfigError: the runner that was asked for cannot execute the model, or the cache was asked to be too large.
@@ -63,7 +69,7 @@ def choose(policy: Policy, config: "Config") -> Chosen:
         shares_blocks=name != "sequence",
         divides_prompts=name != "sequence",
     )
-    num_blocks = _num_blocks(policy, runner, config)
+    num_blocks = _num_blocks(policy, runner, config, demand)
     try:
         runner.allocate(num_blocks)
     except EngineError as error:
@@ -109,7 +115,7 @@ def _with_adapters(policy: Policy) -> Runner:
     return runner
 
 
-def _num_blocks(policy: Policy, runner: Runner, config: "Config") -> int:
+def _num_blocks(policy: Policy, runner: Runner, config: "Config", demand: Demand | None) -> int:
     """Blocks of the cache: as told, or as many as are useful within a share of the free memory."""
     if config.num_blocks is not None:
         return config.num_blocks
@@ -124,6 +130,10 @@ def _num_blocks(policy: Policy, runner: Runner, config: "Config") -> int:
             )
     else:
         wanted = _default_memory(policy.device)
+        if demand is not None:
+            useful = min(useful, _blocks_of(demand, config.max_batch_size, context))
+            if policy.device.type == "cuda":
+                wanted = int(wanted * TRAINING_SHARE / SHARE["cuda"])
     found = min(useful, wanted // max(1, runner.bytes_per_block))
     if found < 2:
         raise ConfigError(
@@ -131,6 +141,11 @@ def _num_blocks(policy: Policy, runner: Runner, config: "Config") -> int:
             f"{format_bytes(wanted)} may be used. Free memory, set engine.cache_memory_gb, or choose a smaller model"
         )
     return found
+
+
+def _blocks_of(demand: Demand, max_batch_size: int, context: int) -> int:
+    """Blocks that all completions side by side can fill, and one more for each, which lets the last one in early."""
+    return min(demand.num_completions, max_batch_size) * (min(blocks_for(demand.max_tokens), context) + 1)
 
 
 def _default_memory(device: torch.device) -> int:
