@@ -73,7 +73,7 @@ def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Ch
     try:
         runner.allocate(num_blocks)
     except EngineError as error:
-        raise ConfigError(f"{error}. {_what_fits(policy, runner)}") from error
+        raise ConfigError(f"{error}. {_what_fits(policy, runner, below=num_blocks)}") from error
     return Chosen(name, runner, reason, num_blocks, limits, policy.device, with_adapters)
 
 
@@ -126,7 +126,7 @@ def _num_blocks(policy: Policy, runner: Runner, config: "Config", demand: Demand
         if (free := free_memory(policy.device)) is not None and wanted > free:
             raise ConfigError(
                 f"engine.cache_memory_gb={config.cache_memory_gb:g}: {format_bytes(free)} are free. "
-                f"{_what_fits(policy, runner)}"
+                f"{_what_fits(policy, runner, below=wanted // max(1, runner.bytes_per_block))}"
             )
     else:
         wanted = _default_memory(policy.device)
@@ -154,11 +154,11 @@ def _default_memory(device: torch.device) -> int:
     return wanted if device.type == "cuda" else min(wanted, MOST_DEFAULT_BYTES)
 
 
-def _what_fits(policy: Policy, runner: Runner) -> str:
-    wanted = _default_memory(policy.device)
-    blocks = wanted // max(1, runner.bytes_per_block)
-    tokens = format_number(blocks * BLOCK_SIZE)
-    return f"engine.num_blocks={blocks} would fit: {tokens} tokens of context in all, {format_bytes(wanted)}"
+def _what_fits(policy: Policy, runner: Runner, *, below: int) -> str:
+    """A number of blocks to try: a limit on this process may leave less than the machine has free."""
+    blocks = max(1, min(_default_memory(policy.device) // max(1, runner.bytes_per_block), below // 2))
+    tokens, size = format_number(blocks * BLOCK_SIZE), format_bytes(blocks * runner.bytes_per_block)
+    return f"Try engine.num_blocks={blocks}: {tokens} tokens of context in all, {size}"
 
 
 def free_memory(device: torch.device) -> int | None:
