@@ -89,7 +89,7 @@ def _check_kind(path: Path, config: dict[str, Any]) -> None:
 
 def _scale(config: dict[str, Any], layer: str, rank: int) -> float:
     """`alpha / r`, or `alpha / sqrt(r)` for rank-stabilised LoRA (arXiv:2312.03732)."""
-    alpha = config.get("lora_alpha", rank)
+    alpha = config.get("lora_alpha", 8)  # what PEFT means when the file does not say
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", layer):
             alpha = value
