@@ -185,7 +185,13 @@ def test_the_processes_end_with_the_one_that_started_them(how, tmp_path):
     log.write_text("")
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAKES), *sys.path])}
     parent = subprocess.Popen(
-        [sys.executable, script, log], env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, script, log],
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Jobs in the background of a shell ignore SIGINT, and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pids = lambda: {int(line.split()[0]) for line in log.read_text().splitlines()}  # noqa: E731
     wait_until(lambda: len(pids()) == 2)
