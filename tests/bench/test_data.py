@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmkit.bench import data
+from llmkit.bench import data, setup
 from llmkit.cli import run
 
 SHARED = {"foreign_load", "name", "settings"}
@@ -95,9 +95,9 @@ def test_a_noisy_run_says_so(share, words, monkeypatch, capsys):
         def share(self):
             return share
 
-    monkeypatch.setattr(data, "ForeignLoad", Load)
-    monkeypatch.setattr(data.machine, "gemm_gflops", lambda: 1.0)
-    monkeypatch.setattr(data.machine, "memory_gbps", lambda: 1.0)
+    monkeypatch.setattr(setup, "ForeignLoad", Load)
+    monkeypatch.setattr(setup.machine, "gemm_gflops", lambda: 1.0)
+    monkeypatch.setattr(setup.machine, "memory_gbps", lambda: 1.0)
     document = data.measure(data.DataBench(None, None, (), None, None, 10, 1, 1, 1, 0.0))
     assert document["machine"]["foreign_load"] == share
     err = capsys.readouterr().err

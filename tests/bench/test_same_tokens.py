@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from llmkit.bench import tokenizing
-from llmkit.bench.machine import usable_cores
+from llmkit.bench.machine import ForeignLoad, usable_cores
 from llmkit.bench.material import make_material
 from llmkit.bench.setup import Setup
 from llmkit.errors import BenchError
@@ -16,7 +16,7 @@ def made(tmp_path, monkeypatch):
     """What llmkit and the row-by-row peer make of the same chats."""
     monkeypatch.setenv("LLMKIT_CACHE", str(tmp_path / "cache"))
     material = make_material(None, None, 30, tmp_path)
-    setup = Setup(tmp_path, tuple(usable_cores()[-1:]), repeats=1)
+    setup = Setup(tmp_path, tuple(usable_cores()[-1:]), 1, None, {}, ForeignLoad())
     settings = {"rows": str(material.rows), "tokenizer": str(material.tokenizer), "max_length": 1 << 16}
     with setup.peer("theirs", "row_by_row", settings) as theirs:
         theirs.ask("run")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from llmkit.bench import training
-from llmkit.bench.cli import Training
 from llmkit.bench.training_cases import CASES, TRL, Case
+from llmkit.bench.training_cli import Training
 from llmkit.bench.training_material import Shape
 from llmkit.bench.training_results import Runs, findings
 from llmkit.cli import run

@@ -1,18 +1,17 @@
 """`llmkit bench data`: the four parts, one after another, and what else the machine did meanwhile."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmkit.bench import machine, packing, starting, streaming, tokenizing
-from llmkit.bench.machine import NOISY, ForeignLoad
+from llmkit.bench import packing, starting, streaming, tokenizing
+from llmkit.bench.machine import ForeignLoad
 from llmkit.bench.material import Material, make_material
-from llmkit.bench.results import Findings, document
-from llmkit.bench.setup import Setup
+from llmkit.bench.results import Findings
+from llmkit.bench.setup import Setup, open_setup
 from llmkit.bench.table import show_part
-from llmkit.errors import BenchError, ConfigError
+from llmkit.errors import BenchError
 from llmkit.terminal import stderr_console
 
 ROWS_TO_TOKENIZE = 5000
@@ -57,25 +56,17 @@ def measure(request: DataBench) -> dict[str, Any]:
         DataError, ModelError: the chats or the tokenizer cannot be used.
         BenchError: a contender failed, or contenders made different things of the same rows.
     """
-    cores = machine.usable_cores()
-    if request.threads > len(cores):
-        raise ConfigError(f"--threads {request.threads}: this process may use {len(cores)} cores")
-    limits = {"cores": len(cores), "gemm_gflops": machine.gemm_gflops(), "memory_gbps": machine.memory_gbps()}
-    load = ForeignLoad()
     findings = Findings()
-    with tempfile.TemporaryDirectory(prefix="llmkit-bench-") as name:
-        # The last core is the one that a system likes to use least.
-        setup = Setup(Path(name), tuple(cores[-request.threads :]), request.repeats, request.trl_python)
+    with open_setup(request.threads, request.repeats, request.trl_python) as setup:
         try:
             for part, run in _parts(request, setup):
                 findings.add(_measure_part(part, run))
         except OSError as error:
             raise BenchError(
-                f"{name}: {error.strerror or error}; set TMPDIR to a directory with more room, or measure less"
+                f"{setup.directory}: {error.strerror or error}; set TMPDIR to a directory with more room, or measure "
+                "less"
             ) from error
-    share = load.share()
-    tell_noise(share)
-    return document("bench data", {**limits, "foreign_load": share}, findings)
+        return setup.document("bench data", findings)
 
 
 def _parts(request: DataBench, setup: Setup) -> list[tuple[str, Callable[[], Findings]]]:
@@ -106,17 +97,3 @@ def _measure_part(part: str, run: Callable[[], Findings]) -> Findings:
     found.results = [replace(one, metrics={**one.metrics, "foreign_load": share}) for one in found.results]
     show_part(part, found)
     return found
-
-
-def tell_noise(share: float | None) -> None:
-    """Say how much of the machine others used."""
-    console = stderr_console()
-    if share is None:
-        console.print("This system does not tell what other processes do, so nobody knows how noisy the run was.")
-    elif share > NOISY:
-        console.print(
-            f"noisy: other processes used {share:.0%} of the machine meanwhile. Ratios hold better than times; for "
-            "times, run it again when the machine is idle"
-        )
-    else:
-        console.print(f"Other processes used {share:.0%} of the machine meanwhile.")

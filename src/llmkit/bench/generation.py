@@ -1,21 +1,17 @@
 """`llmkit bench throughput` and `latency`: the native engine beside `generate` and vLLM, at several loads."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llmkit.bench import machine
 from llmkit.bench.generation_material import model_directory
 from llmkit.bench.generation_metrics import latency_metrics, repeat_metrics, show, throughput_metrics
-from llmkit.bench.machine import NOISY, ForeignLoad
-from llmkit.bench.results import Findings, Result, check_equal, document, ratios
-from llmkit.bench.setup import Setup
+from llmkit.bench.results import Findings, Result, check_equal, ratios
+from llmkit.bench.setup import Setup, open_setup
 from llmkit.bench.timing import turns
 from llmkit.bench.worker import Worker
-from llmkit.errors import ConfigError
 from llmkit.terminal import stderr_console
 
 OURS = "llmkit"
@@ -69,22 +65,11 @@ def measure(request: GenerationBench) -> dict[str, Any]:
         ConfigError: there are fewer cores than threads, or no such model.
         BenchError: a contender failed, or made other tokens than llmkit.
     """
-    cores = machine.usable_cores()
-    if request.threads > len(cores):
-        raise ConfigError(f"--threads {request.threads}: this process may use {len(cores)} cores")
-    limits = {"cores": len(cores), "gemm_gflops": machine.gemm_gflops(), "memory_gbps": machine.memory_gbps()}
-    load = ForeignLoad()
     findings = Findings()
-    with tempfile.TemporaryDirectory(prefix="llmkit-bench-") as name:
-        setup = Setup(Path(name), tuple(cores[-request.threads :]), request.repeats)
+    with open_setup(request.threads, request.repeats) as setup:
         for model in request.models:
-            findings.add(_measure_model(request, model, setup, limits["memory_gbps"]))
-    share = load.share()
-    if share is not None and share > NOISY:
-        stderr_console().print(
-            f"noisy: other processes used {share:.0%} of the machine meanwhile. Ratios hold better than times"
-        )
-    return document(f"bench {request.kind}", {**limits, "foreign_load": share}, findings)
+            findings.add(_measure_model(request, model, setup, setup.limits["memory_gbps"]))
+        return setup.document(f"bench {request.kind}", findings)
 
 
 def _measure_model(request: GenerationBench, model: str, setup: Setup, memory_gbps: float) -> Findings:

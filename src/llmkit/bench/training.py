@@ -1,7 +1,6 @@
 """`llmkit bench train`: training steps of `llmkit train` and of other trainers, in turn, on the same model and rows."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from typing import Any
 
 import yaml
 
-from llmkit.bench import machine, training_material
-from llmkit.bench.data import tell_noise
+from llmkit.bench import training_material
 from llmkit.bench.machine import ForeignLoad
-from llmkit.bench.results import Findings, document
-from llmkit.bench.setup import Setup
+from llmkit.bench.results import Findings
+from llmkit.bench.setup import Setup, open_setup
 from llmkit.bench.table import show_part
 from llmkit.bench.timing import turns
 from llmkit.bench.training_cases import CASES, LEARNING_RATE, TRL, Case
@@ -60,23 +58,15 @@ def measure(request: TrainBench) -> dict[str, Any]:
         BenchError: a contender failed, or contenders that should train alike do not.
     """
     check_device(request.device)
-    cores = machine.usable_cores()
-    if request.threads > len(cores):
-        raise ConfigError(f"--threads {request.threads}: this process may use {len(cores)} cores")
-    limits = {"cores": len(cores), "gemm_gflops": machine.gemm_gflops(), "memory_gbps": machine.memory_gbps()}
-    load = ForeignLoad()
     found = Findings()
-    with tempfile.TemporaryDirectory(prefix="llmkit-bench-") as name:
-        setup = Setup(Path(name), tuple(cores[-request.threads :]), request.repeats, request.trl_python)
+    with open_setup(request.threads, request.repeats, request.trl_python) as setup:
         training_material.write_plugins(setup.directory)
         for case in (CASES[name] for name in request.cases):
             stderr_console().print(f"Measuring {case.name} ...")
             one = measure_case(case, request, setup)
             show_part("train", one)
             found.add(one)
-    share = load.share()
-    tell_noise(share)
-    return document("bench train", {**limits, "foreign_load": share}, found)
+        return setup.document("bench train", found)
 
 
 def check_device(device: str) -> None:

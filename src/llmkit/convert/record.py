@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from llmkit.versions import package_versions
 
 MANIFEST = "conversion.json"
 """Its name in a directory; beside a file it is the file's name and this."""
 FORMAT = 1
-PACKAGES = ("llmkit", "torch", "transformers", "peft", "safetensors", "datasets", "pyarrow", "numpy")
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Conversion:
     def document(self) -> dict[str, Any]:
         """All of it, with versions and the time, as JSON can hold it."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return {"format": FORMAT, "created_at": now, **asdict(self), "versions": versions()}
+        return {"format": FORMAT, "created_at": now, **asdict(self), "versions": package_versions()}
 
     def write(self, path: Path, document: Mapping[str, Any]) -> None:
         """Write `document` to a file."""
@@ -63,14 +62,3 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that a result may depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -8,29 +8,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "llmkit", "torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "safetensors", "numpy",
-)  # fmt: skip
+from llmkit.versions import package_versions
+
 SECRET_WORDS = "api[_-]?key|access[_-]?key|token|secret|password|passwd|credentials?"
 SECRET_OPTION = re.compile(rf"^--?(?:[\w-]+[_-])?(?:{SECRET_WORDS})$", re.IGNORECASE)
 SECRET_SETTING = re.compile(rf"^((?:[^=\s]*[._-])?(?:{SECRET_WORDS})=).+$", re.IGNORECASE | re.DOTALL)
 URL_PASSWORD = re.compile(r"(\w+://[^/@:\s]*):[^/@\s]+@")
 MASK = "***"
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def mask_secrets(arguments: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llmkit.train.environment import package_versions
+from llmkit.versions import package_versions
 
 MANIFEST = "llmkit.json"
 FORMAT = 1

@@ -1,18 +1,15 @@
 """`reward.png` or `loss.png`: the one curve to look at first."""
 
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmkit.disk import writing
+from llmkit.figures import make_figure, save_figure
 from llmkit.train.report.charts import SMOOTH_FROM, Chart, charts, smooth
 from llmkit.train.summary import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLORS = {False: "#2459c4", True: "#c2410c"}
 """Training figures, held-out figures."""
@@ -46,14 +43,7 @@ def draw(chart: Chart, path: Path) -> None:
         marker = "o" if series.held_out or len(values) == 1 else None
         axes.plot(steps, values, color=color, linewidth=2, marker=marker, markersize=5, label=series.label)
     dress(axes, chart.title)
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
-            figure.savefig(partial, format="png", dpi=150)
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    save_figure(figure, path)
 
 
 def dress(axes: "Axes", title: str) -> None:
@@ -67,15 +57,3 @@ def dress(axes: "Axes", title: str) -> None:
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
-
-
-def make_figure() -> "Figure":
-    """A figure without pyplot, hence without a display or state shared with anyone else's plots."""
-    # Where its cache directory cannot be written, matplotlib takes a temporary one; nobody needs to hear of it.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

@@ -12,7 +12,8 @@ from typing import Any
 from llmkit import plugins
 from llmkit.convert.datasets.expression import Condition
 from llmkit.convert.datasets.writing import STORES, as_json
-from llmkit.data.contract import Dataset, Formatter, Sized, Stream, choose_formatter, to_record
+from llmkit.data.contract import Dataset, Formatter, Stream, choose_formatter, to_record
+from llmkit.data.every_row import every_row
 from llmkit.data.files.reading import open_stream
 from llmkit.errors import DataError
 from llmkit.formatting import format_number
@@ -113,7 +114,7 @@ class Rows:
         self.tally = tally = Tally()
         seen: set[bytes] = set()
         line_due = time.monotonic() + LINE_SECONDS
-        for raw in self._raw():
+        for raw in every_row(self._source):
             tally.read += 1
             if time.monotonic() > line_due:
                 print(f"{format_number(tally.read)} rows read", file=sys.stderr, flush=True)
@@ -138,26 +139,6 @@ class Rows:
                     tally.faults.append(str(error))
                 continue
             yield item
-
-    def _raw(self) -> Iterator[Row | Record | DataError]:
-        if isinstance(self._source, Sized):
-            for index in range(len(self._source)):
-                try:
-                    yield self._source[index]
-                except DataError as error:
-                    yield error
-            return
-        reader = self._source.open()
-        try:
-            while True:
-                try:
-                    yield next(reader)
-                except DataError as error:
-                    yield error
-                except StopIteration:
-                    return
-        finally:
-            reader.close()
 
     def _rewritten(self, raw: Row | Record) -> Item:
         if self._writer is None and isinstance(raw, Row):

@@ -6,7 +6,8 @@ from typing import Any
 
 from llmkit.config.resolve import Resolved
 from llmkit.data.counts import RowCounts
-from llmkit.data.inspecting.subject import Subject, open_subject, rows
+from llmkit.data.every_row import every_row
+from llmkit.data.inspecting.subject import Subject, open_subject
 from llmkit.data.inspecting.tally import Figures, Tally
 from llmkit.data.inspecting.viewing import RowView, choose_rows, view_rows
 from llmkit.data.preparing.encode_pool import encode_rows
@@ -105,7 +106,7 @@ def count_rows(subject: Subject, limit: int | None) -> Figures:
         total = min(total, limit)
     tally = Tally(subject.bin_capacity)
     results = encode_rows(
-        rows(subject.data, limit),
+        every_row(subject.data, limit),
         subject.formatter,
         subject.measuring_encoder,
         num_workers=subject.run.data.num_workers,

@@ -1,6 +1,5 @@
 """What is looked at: the data of a run with all that makes tokens of it, opened as the run opens it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,13 @@ from llmkit.data.chat.prefix_property import check_prefix_property
 from llmkit.data.codec import TextCodec
 from llmkit.data.contract import Dataset, Encoder, Formatter, Sized, Stream, choose_formatter, to_record
 from llmkit.data.encoders import PairEncoder, PromptEncoder, SampleEncoder
+from llmkit.data.every_row import every_row
 from llmkit.data.inspecting.labelling import Labeller
 from llmkit.data.inspecting.measuring import MeasuringEncoder
 from llmkit.data.opening import open_codec
 from llmkit.data.splitting import split
 from llmkit.errors import DataError, ModelError
 from llmkit.models.loading import context_length
-from llmkit.types import Record, Row
 
 MADE_OF = {"builtin:tiny": "builtin:tiny-untrained"}
 """The embedded model that is trained first, in minutes, and the one that has its tokenizer at once."""
@@ -69,7 +68,7 @@ class Subject:
 
     def hint(self) -> str:
         """What to say when the first row is of another kind than the run trains on; empty when it fits."""
-        for row in rows(self.data, 1):
+        for row in every_row(self.data, 1):
             try:
                 record = None if isinstance(row, DataError) else to_record(row, self.formatter)
             except DataError:
@@ -115,35 +114,6 @@ def open_subject(resolved: Resolved[Any]) -> Subject:
     )
     name = _name_of(formatter, run.formatter.name)
     return Subject(resolved.command, run, model, data, formatter, name, codec, _encoder(codec, run), labeller)
-
-
-def rows(data: Dataset | Stream, limit: int | None) -> Iterator[Row | Record | DataError]:
-    """The first `limit` rows, or all; a row that cannot be read is its error."""
-    if isinstance(data, Sized):
-        for index in range(len(data) if limit is None else min(limit, len(data))):
-            yield row_at(data, index)
-        return
-    reader = data.open()
-    try:
-        count = 0
-        while limit is None or count < limit:
-            count += 1
-            try:
-                yield next(reader)
-            except DataError as error:
-                yield error
-            except StopIteration:
-                return
-    finally:
-        reader.close()
-
-
-def row_at(data: Dataset, index: int) -> Row | Record | DataError:
-    """Row `index`, from 0, or the error of one that cannot be read."""
-    try:
-        return data[index]
-    except DataError as error:
-        return error
 
 
 def _encoder(codec: TextCodec, run: SFTRun | DPORun | GRPORun) -> Encoder[Any]:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llmkit.data.contract import Encoded, Sized, to_record
+from llmkit.data.every_row import every_row, row_at
 from llmkit.data.inspecting.faults import split_place
 from llmkit.data.inspecting.labelling import Window, left_out, windows
 from llmkit.data.inspecting.measuring import RoleCounts, count_roles
-from llmkit.data.inspecting.subject import Subject, row_at, rows
+from llmkit.data.inspecting.subject import Subject
 from llmkit.data.inspecting.tally import REASONS
 from llmkit.errors import ConfigError, DataError
 from llmkit.types import Record, Row
@@ -158,7 +159,7 @@ def view_rows(subject: Subject, numbers: Sequence[int]) -> list[RowView]:
     """
     if isinstance(subject.data, Sized):
         return [view_row(subject, number, row_at(subject.data, number - 1)) for number in numbers]
-    found = _pick(rows(subject.data, max(numbers, default=0)), set(numbers))
+    found = _pick(every_row(subject.data, max(numbers, default=0)), set(numbers))
     missing = [number for number in numbers if number not in found]
     if missing and len(numbers) > len(missing):
         numbers = [number for number in numbers if number in found]
