@@ -23,6 +23,7 @@ from llmkit.errors import LLMKitError
 from llmkit.models.loading import load_tokenizer
 from llmkit.train import dpo, grpo_update, sft
 from llmkit.train.loading import load_policy
+from llmkit.train.rollout_maker import RolloutMaker
 from llmkit.train.sampler import Sampler
 from llmkit.types import PreferencePair, Record, Rollout, Sample, Source
 
@@ -111,10 +112,10 @@ class Echo:
 def draw(run: Any, step: int) -> list[Rollout]:
     """Groups that all processes have sampled together."""
     echo: Any = Echo()
-    nothing: Any = type("Inputs", (), {"codec": type("Codec", (), {"stop_token_ids": ()})()})()
-    sampler = Sampler(run, nothing, nothing, echo, echo)
+    codec: Any = type("Codec", (), {"stop_token_ids": ()})()
+    sampler = Sampler(run, RolloutMaker(codec, echo, echo, echo))
     records = [Record((), source=Source("prompts.jsonl", index + 1)) for index in range(3)]
-    rollouts, _ = asyncio.run(sampler._share(records, 4, 1.0, f"train:{step}"))
+    rollouts, _ = asyncio.run(sampler.make(records, 4, 1.0, f"train:{step}"))
     return rollouts
 
 

@@ -150,3 +150,22 @@ def test_sigterm_flips_readiness_then_drains_then_tells_who_is_left(small, keys)
     assert events[-2] == "data: [DONE]"
     assert json.loads(events[-3].removeprefix("data: "))["error"]["code"] in ("cancelled", "timeout")
     assert small.process.wait(20) == 0
+
+
+def test_a_second_signal_does_not_wait_for_the_drain(tmp_path):
+    script = json.dumps(["slow " * 400])
+    options = ["--preset", "echo", "--served-name", "m", "--set", "engine.seconds_per_token=0.05"]
+    options += ["--set", f"engine.texts={script}", "--set", "server.drain_seconds=600"]
+    with running(tmp_path, options) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        with client, client.chat.completions.create(**CHAT, stream=True) as stream:
+            next(iter(stream))
+            server.process.send_signal(signal.SIGTERM)
+            end = time.monotonic() + 10
+            while server.call("/ready", key=None)[0] != 503:
+                assert time.monotonic() < end
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(openai.APIError, match="before its answer was whole"):
+                list(stream)
+        assert server.process.wait(20) == 0
+    assert "Traceback" not in server.log.read_text()

@@ -85,6 +85,7 @@ class DPORun(TrainingRun):
     def _watching_fits(self) -> Self:
         has_held_out = self.eval_dataset is not None or self.data.validation_fraction > 0
         check_watching(self.checkpoint, self.eval, has_held_out=has_held_out)
+        check_answering(self.eval.generate, self.data.max_length, has_held_out=has_held_out)
         return self
 
 

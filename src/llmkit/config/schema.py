@@ -58,7 +58,7 @@ class DeviceConfig(Section):
     """CPU threads; unset takes the cores that other processes leave free when the run starts."""
     gradient_checkpointing: Annotated[bool, Nonsemantic] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    offload_activations: bool = False
+    offload_activations: Annotated[bool, Nonsemantic] = False
     """Keep what the backward pass needs in the memory of the host: less memory of the GPU, and time to copy it."""
 
 
@@ -133,7 +133,7 @@ class BatchConfig(Section):
 class PairBatchConfig(BatchConfig):
     """How much goes into one optimizer step and one forward pass, and what pairs share in it."""
 
-    share_prompts: bool = True
+    share_prompts: Annotated[bool, Nonsemantic] = True
     """Compute the prompt of a pair once for both answers; changes memory and speed, the result by rounding alone."""
 
 
@@ -144,7 +144,7 @@ class RolloutBatchConfig(Section):
     """Prompts sampled per step; times `algorithm.group_size` completions."""
     tokens_per_micro_batch: Annotated[int, Nonsemantic] = Field(8192, ge=1)
     """Tokens per forward and backward pass; changes memory and speed, never the result."""
-    share_prompts: bool = True
+    share_prompts: Annotated[bool, Nonsemantic] = True
     """Compute the prompt of a group once for all completions; changes memory and speed, the result by rounding
     alone."""
 

@@ -5,10 +5,10 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -156,10 +156,11 @@ class _Stopping:
         self._service = service
         self._settings = service.run.server
         self._task: asyncio.Task[None] | None = None
+        self._is_urgent = asyncio.Event()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Stop when a signal says so; a second one cuts off at once."""
+        """Stop when a signal says so; a second one ends the requests that still run at once."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
@@ -177,22 +178,28 @@ class _Stopping:
     def _signalled(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._stop())
-        else:
+        elif not self._is_urgent.is_set():
             logger.warning("stopping at once: a second signal came")
-            self._server.force_exit = self._server.should_exit = True
+            self._is_urgent.set()
+
+    async def _wait(self, until: Coroutine[Any, Any, object], seconds: float) -> None:
+        """Wait, for some seconds at most and not beyond a second signal."""
+        waiting = [asyncio.ensure_future(until), asyncio.ensure_future(self._is_urgent.wait())]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _stop(self) -> None:
         admission = self._service.admission
         self._service.is_stopping = True
-        if self._settings.drain_delay_seconds:
-            await asyncio.sleep(self._settings.drain_delay_seconds)
+        if delay := self._settings.drain_delay_seconds:
+            await self._wait(asyncio.sleep(delay), delay)
         admission.is_closed = True
         if admission.num_requests:
             seconds = self._settings.drain_seconds
             logger.info("stopping: %d requests have %g seconds to end", admission.num_requests, seconds)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await admission.wait_idle()
+            await self._wait(admission.wait_idle(), seconds)
             if admission.num_requests:
                 logger.warning("stopping: %d requests are ended before their answers", admission.num_requests)
                 await self._service.engine.close()

@@ -1,24 +1,21 @@
 """Answers to held-out questions, sampled from the model in training and scored, while it learns from something else."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from llmkit import plugins
 from llmkit.config.runs import DPORun, SFTRun
 from llmkit.config.schema import GenerateConfig, PromptDataConfig
 from llmkit.data.encoders import PromptEncoder
-from llmkit.engines.inference.contract import Demand, EngineContext, InferenceEngine
-from llmkit.rollout.groups import sample_groups
+from llmkit.engines.inference.contract import Demand, EngineContext
 from llmkit.train.console import print_samples, warn
 from llmkit.train.costs import Stopwatch
 from llmkit.train.idle_settings import idle
-from llmkit.train.inputs import Inputs, build
+from llmkit.train.inputs import Inputs
+from llmkit.train.rollout_maker import RolloutMaker, open_rollout_maker
 from llmkit.train.session import Session
-from llmkit.train.shares import share_rollouts
-from llmkit.types import Record, Rollout, SamplingParams
+from llmkit.types import Record, Rollout
 
 ENGINE = "native"
 """It shares the policy's parameters, so that there is nothing to start and nothing to copy."""
@@ -37,13 +34,10 @@ class Answers:
     """Everything that turns held-out questions into scored answers."""
 
     session: Session
-    inputs: Inputs
     questions: Sequence[Record]
     config: GenerateConfig
-    engine: InferenceEngine
+    maker: RolloutMaker
     loop: asyncio.Runner
-    workflow: Any
-    reward: Any
 
     def measure(self, step: int) -> dict[str, float]:
         """Reward, accuracy and length of an answer to each question, with the weights that the model has now.
@@ -63,28 +57,14 @@ class Answers:
         return reward_metrics(rollouts) | {"answering_seconds": watch.read()}
 
     async def _answer(self, step: int) -> list[Rollout]:
-        if self.session.refresh_sampling is not None:
-            self.session.refresh_sampling()
-        await self.engine.load_weights(step)
-        sampling = SamplingParams(
+        await self.maker.load_weights(step)
+        rollouts, _ = await self.maker.make(
+            self.questions,
+            1,
             max_new_tokens=self.config.max_new_tokens,
             temperature=self.config.temperature,
-            stop_token_ids=self.inputs.codec.stop_token_ids,
+            seed=f"{self.session.run.seed}:eval",
         )
-
-        def sample(places: Sequence[tuple[int, int]]) -> Awaitable[list[Rollout]]:
-            return sample_groups(
-                self.questions,
-                1,
-                workflow=self.workflow,
-                engine=self.engine,
-                codec=self.inputs.codec,
-                sampling=sampling,
-                seed=f"{self.session.run.seed}:eval",
-                places=places,
-            )
-
-        rollouts, _ = await share_rollouts(len(self.questions), 1, sample, self.reward)
         return rollouts
 
 
@@ -115,16 +95,22 @@ def open_answers(session: Session, inputs: Inputs, questions: Sequence[Record]) 
     run = session.run
     assert isinstance(run, SFTRun | DPORun)
     generate = run.eval.generate
-    front = plugins.load("engines", ENGINE)
+    assert generate.reward is not None
     demand = Demand(len(questions), inputs.max_length)
     context = EngineContext(run.model, run.device, session.sampling_policy, demand=demand)
-    engine: InferenceEngine = front.build(front.Config(), context)
-    with asyncio.Runner() as loop:
-        try:
-            workflow, reward = build("workflows", generate.workflow), build("rewards", generate.reward)
-            yield Answers(session, inputs, questions, generate, engine, loop, workflow, reward)
-        finally:
-            loop.run(engine.close())
+    with (
+        asyncio.Runner() as loop,
+        open_rollout_maker(
+            loop,
+            inputs.codec,
+            context,
+            engine=ENGINE,
+            workflow=generate.workflow,
+            reward=generate.reward,
+            refresh=session.refresh_sampling,
+        ) as maker,
+    ):
+        yield Answers(session, questions, generate, maker, loop)
 
 
 def reward_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

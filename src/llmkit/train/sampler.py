@@ -1,21 +1,26 @@
-"""Everything that turns prompts into scored rollouts, and how a step's groups are drawn."""
+"""How a step's groups are drawn, and held-out prompts answered, in reinforcement learning."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Protocol
 
-from llmkit import plugins
 from llmkit.config.runs import GRPORun
-from llmkit.engines.inference.contract import Demand, EngineContext, InferenceEngine
+from llmkit.engines.inference.contract import Demand, EngineContext
 from llmkit.models.policy import Policy
-from llmkit.rollout.groups import sample_groups
-from llmkit.train.inputs import Inputs, build
-from llmkit.train.prompt_queue import PromptQueue
-from llmkit.train.shares import share_rollouts
-from llmkit.types import Record, Rollout, SamplingParams
+from llmkit.train.inputs import Inputs
+from llmkit.train.rollout_maker import RolloutMaker, open_rollout_maker
+from llmkit.types import Record, Rollout
+
+
+class Prompts(Protocol):
+    """What prompts are drawn from."""
+
+    def take(self, count: int) -> list[Record]:
+        """The next `count` prompts."""
+        ...
 
 
 @dataclass
@@ -42,21 +47,12 @@ class Drawn:
 
 @dataclass
 class Sampler:
-    """Engine, workflow and reward of a run.
-
-    Attributes:
-        refresh: brings the weights that the engine samples with up to date, where the policy's own are divided; None
-            where they are the policy's own.
-    """
+    """What makes rollouts, told what the run wants of it."""
 
     run: GRPORun
-    inputs: Inputs
-    engine: InferenceEngine
-    workflow: Any
-    reward: Any
-    refresh: Callable[[], None] | None = None
+    maker: RolloutMaker
 
-    async def draw(self, prompts: PromptQueue, step: int) -> Drawn:
+    async def draw(self, prompts: Prompts, step: int) -> Drawn:
         """The scored groups of a step.
 
         With several sampling rounds (DAPO, arXiv:2503.14476, equation 11), groups whose rewards are all equal are
@@ -73,20 +69,34 @@ class Sampler:
 
     async def held_out(self, records: Sequence[Record]) -> list[Rollout]:
         """One scored rollout for each record; the same random numbers every time, so that evaluations compare."""
-        rollouts, _ = await self._share(records, 1, self.run.eval.temperature, "eval")
+        rollouts, _ = await self.make(records, 1, self.run.eval.temperature, "eval")
         return rollouts
+
+    async def make(
+        self, records: Sequence[Record], size: int, temperature: float, name: str
+    ) -> tuple[list[Rollout], dict[str, float]]:
+        """Scored groups of all records, and the seconds that they took.
+
+        Args:
+            name: of the draw, with which the run's seed fixes what is drawn.
+        """
+        return await self.maker.make(
+            records,
+            size,
+            max_new_tokens=self.run.sampling.max_new_tokens,
+            temperature=temperature,
+            seed=f"{self.run.seed}:{name}",
+        )
 
     async def load_weights(self, version: int) -> None:
         """Let the engine have the policy's present weights; all processes take part."""
-        if self.refresh is not None:
-            self.refresh()
-        await self.engine.load_weights(version)
+        await self.maker.load_weights(version)
 
     async def _round(self, records: Sequence[Record], step: int, drawn: Drawn) -> list[Rollout]:
         """A scored group for each record, added to what was drawn before."""
         seed = f"train:{step}:{drawn.num_rounds}" if drawn.num_rounds else f"train:{step}"
         group_size, temperature = self.run.algorithm.group_size, self.run.sampling.temperature
-        rollouts, seconds = await self._share(records, group_size, temperature, seed)
+        rollouts, seconds = await self.make(records, group_size, temperature, seed)
         first = num_groups(drawn.rollouts)
         for rollout in rollouts:
             rollout.group_id += first
@@ -95,35 +105,6 @@ class Sampler:
         drawn.rollouts += rollouts
         drawn.num_rounds += 1
         return rollouts
-
-    async def _share(
-        self, records: Sequence[Record], size: int, temperature: float, name: str
-    ) -> tuple[list[Rollout], dict[str, float]]:
-        """Scored groups of all records, of which each process samples and scores a share, and the seconds it took."""
-
-        def sample(places: Sequence[tuple[int, int]]) -> Awaitable[list[Rollout]]:
-            return self._sample(records, size, temperature, name, places)
-
-        return await share_rollouts(len(records), size, sample, self.reward)
-
-    async def _sample(
-        self, records: Sequence[Record], size: int, temperature: float, name: str, places: Sequence[tuple[int, int]]
-    ) -> list[Rollout]:
-        sampling = SamplingParams(
-            max_new_tokens=self.run.sampling.max_new_tokens,
-            temperature=temperature,
-            stop_token_ids=self.inputs.codec.stop_token_ids,
-        )
-        return await sample_groups(
-            records,
-            size,
-            workflow=self.workflow,
-            engine=self.engine,
-            codec=self.inputs.codec,
-            sampling=sampling,
-            seed=f"{self.run.seed}:{name}",
-            places=places,
-        )
 
 
 @contextmanager
@@ -134,15 +115,20 @@ def open_sampler(
 
     Args:
         policy: to sample from.
-        refresh: see `Sampler`.
+        refresh: see `RolloutMaker`.
     """
-    workflow, reward = build("workflows", run.workflow), build("rewards", run.reward)
     context = EngineContext(run.model, run.device, policy, demand=demand_of(run, inputs))
-    engine = plugins.load("engines", run.engine.name).build(run.engine, context)
-    try:
-        yield Sampler(run, inputs, engine, workflow, reward, refresh)
-    finally:
-        loop.run(engine.close())
+    with open_rollout_maker(
+        loop,
+        inputs.codec,
+        context,
+        engine=run.engine.name,
+        config=run.engine,
+        workflow=run.workflow,
+        reward=run.reward,
+        refresh=refresh,
+    ) as maker:
+        yield Sampler(run, maker)
 
 
 def demand_of(run: GRPORun, inputs: Inputs) -> Demand:

@@ -150,11 +150,14 @@ class Copier:
 
     @cached_property
     def sampling_policy(self) -> Policy:
-        """The policy, or one with all of its weights where they are divided; it has those of the last refresh."""
+        """The policy, or one with all of its weights where they are divided; it has those of the last refresh. All
+        processes take part when it is first asked for."""
         if not self.is_divided:
             return self._policy
         whole: Any = copy.deepcopy(self._blank)
         whole.to(self._policy.device).eval()
+        # Engines look at the weights before they get the first version of them.
+        fill(whole, self._policy.model, self._policy.device)
         return Policy(whole, self._policy.device, self._policy.compute_dtype)
 
     def refresh_sampling(self) -> None:

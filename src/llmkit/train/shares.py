@@ -1,14 +1,12 @@
 """A step's share of one process, where several work on it."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
 from llmkit.distributed.world import world
-from llmkit.rollout.groups import every_place, score_all
-from llmkit.train.costs import Stopwatch
-from llmkit.types import Batch, Rollout
+from llmkit.types import Batch
 
 T = TypeVar("T")
 
@@ -37,36 +35,6 @@ def even_share(items: Sequence[T], size: Callable[[T], int]) -> list[T]:
             share.append(item)
         before += size(item)
     return share if total else share_of(items)
-
-
-async def share_rollouts(
-    num_groups: int,
-    group_size: int,
-    sample: Callable[[Sequence[tuple[int, int]]], Awaitable[list[Rollout]]],
-    reward: Any,
-) -> tuple[list[Rollout], dict[str, float]]:
-    """Scored groups, of which each process samples and scores a share, and the seconds that it took.
-
-    Args:
-        sample: makes the rollouts of these groups and members.
-        reward: scores one.
-    """
-    together = world()
-    places = every_place(num_groups, group_size)
-    # Weights to sample from are there as a whole in every process, so those of the tensor dimension have shares too.
-    start, end = (len(places) * rank // together.size for rank in (together.place.rank, together.place.rank + 1))
-    watch = Stopwatch()
-    rollouts: list[Rollout] = []
-    seconds: dict[str, float] = {}
-    with together.agreeing():
-        rollouts = await sample(places[start:end])
-        seconds["generation_seconds"] = watch.read()
-        await score_all(rollouts, reward)
-        seconds["scoring_seconds"] = watch.read()
-    everywhere = [rollout for share in together.gather(rollouts) for rollout in share]
-    # Waiting for the slowest process is part of sampling.
-    seconds["generation_seconds"] += watch.read()
-    return everywhere, seconds
 
 
 def pad(batches: list[T], empty: Callable[[], T]) -> list[T]:

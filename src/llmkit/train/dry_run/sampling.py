@@ -13,7 +13,6 @@ from llmkit.models.dropout import disable_dropout
 from llmkit.train.dry_run.rehearsal import Cost
 from llmkit.train.grpo_update import update
 from llmkit.train.inputs import Inputs
-from llmkit.train.prompt_queue import PromptQueue
 from llmkit.train.rollout_batch import as_sample
 from llmkit.train.sampler import Sampler, open_sampler
 from llmkit.train.session import Session
@@ -75,7 +74,7 @@ class SampledSteps:
         )
 
 
-class _Handed(PromptQueue):
+class _Handed:
     """Prompts that are there already."""
 
     def __init__(self, items: Sequence[Record]) -> None:
@@ -90,8 +89,11 @@ def rehearse_sampling(session: Session, inputs: Inputs) -> Iterator[SampledSteps
     """Start what the run samples with."""
     run: Any = session.run
     disable_dropout(session.policy.model)
-    with asyncio.Runner() as loop, open_sampler(run, session.policy, inputs, loop) as sampler:
-        loop.run(sampler.engine.load_weights(0))
+    with (
+        asyncio.Runner() as loop,
+        open_sampler(run, session.sampling_policy, inputs, loop, session.refresh_sampling) as sampler,
+    ):
+        loop.run(sampler.load_weights(0))
         yield SampledSteps(session, sampler, loop)
 
 

@@ -262,7 +262,7 @@ def test_what_cannot_be_served_is_refused_with_the_reason(model: Any):
         (GenerationRequest([5], SamplingParams(max_new_tokens=0)), "max_new_tokens=0"),
         (GenerationRequest([5], GREEDY, num_completions=0), "num_completions=0"),
         (GenerationRequest([5], GREEDY, adapter="poet"), "no adapter 'poet'; loaded: none"),
-        (GenerationRequest([5], SamplingParams(stop=("x",))), "stop strings need a tokenizer"),
+        (GenerationRequest([5], SamplingParams(max_new_tokens=4, stop=("x",))), "stop needs a tokenizer"),
     ]
 
     async def story(engine: ServingEngine) -> None:

@@ -27,7 +27,7 @@ from llmkit.engines.inference.native.sequences import Deliver, Request, Sequence
 from llmkit.engines.inference.native.terms import Terms
 from llmkit.engines.inference.sampling.batch import SamplerState
 from llmkit.engines.inference.sampling.context import SamplingContext
-from llmkit.engines.inference.text_stream import TextStream
+from llmkit.engines.inference.text_stream import open_text_stream
 from llmkit.errors import EngineBusyError, EngineError, RequestError
 from llmkit.types import Completion, SamplingParams
 
@@ -117,7 +117,8 @@ class NativeEngine:
             self._leave(entered)
 
     async def pause(self, mode: PauseMode = "abort") -> None:
-        """Hold new requests until `resume`, and running ones as `mode` says."""
+        """Hold new requests until `resume`, and running ones as `mode` says; `resume` ends the wait for them too."""
+        self._check_open()
         self._send()
         done, reached = signal()
         self._loop.tell(lambda: self._loop.pause(mode, reached))
@@ -176,18 +177,18 @@ class NativeEngine:
         self._check_open()
         self._check_fit(asked)
         loop = asyncio.get_running_loop()
-        now = time.monotonic()
+        now, arrival = time.monotonic(), next(self._arrivals)
+        if asked.sampling.structure is not None:
+            await self._sampling.prepare(asked.sampling)
+            self._check_open()
         request = Request(
             asked,
             Outlet(loop, deliver),
             streams=streams,
-            rank=(self._terms.rank(asked.priority, now), next(self._arrivals)),
-            adapter=self._adapters[asked.adapter] if asked.adapter is not None else 0,
+            rank=(self._terms.rank(asked.priority, now), arrival),
+            adapter=self._adapter_number(asked.adapter),  # which may have been unloaded meanwhile
             deadline=now + asked.timeout_seconds if asked.timeout_seconds is not None else None,
         )
-        if asked.sampling.structure is not None:
-            await self._sampling.prepare(asked.sampling)
-            self._check_open()
         request.sequences = self._sequences(request)
         if not self._unsent:
             loop.call_soon(self._send)
@@ -207,7 +208,7 @@ class NativeEngine:
                 index,
                 sampling,
                 SamplerState(sampling, (seed + index) % (1 << 64), prompt_ids, self._sampling),
-                TextStream(tokenizer, sampling) if tokenizer is not None else None,
+                open_text_stream(tokenizer, sampling),
                 list(prompt_ids),
                 len(prompt_ids),
                 prompt_scores=[TokenScores(None)] if sampling.prompt_logprobs else [],
@@ -262,16 +263,21 @@ class NativeEngine:
         wrong = next((token for token in asked.prompt_ids if not 0 <= token < size), None)
         if wrong is not None:
             raise RequestError(f"the prompt has token {wrong}, and the model's vocabulary ends at {size - 1}")
-        if asked.adapter is not None and asked.adapter not in self._adapters:
-            raise RequestError(f"no adapter {asked.adapter!r}; loaded: {', '.join(self._adapters) or 'none'}")
-        if sampling.stop and self._sampling.tokenizer is None:
-            raise RequestError("stop strings need a tokenizer, and this engine was started without one")
+        self._adapter_number(asked.adapter)
         tokens = len(asked.prompt_ids) + sampling.max_new_tokens
         if tokens > self.context_length:
             raise RequestError(
                 f"a prompt of {len(asked.prompt_ids)} tokens and max_new_tokens={sampling.max_new_tokens} do not fit "
                 f"{self._limit()}; shorten the prompt or lower max_new_tokens"
             )
+
+    def _adapter_number(self, name: str | None) -> int:
+        """0 is the model itself."""
+        if name is None:
+            return 0
+        if name not in self._adapters:
+            raise RequestError(f"no adapter {name!r}; loaded: {', '.join(self._adapters) or 'none'}")
+        return self._adapters[name]
 
     def _limit(self) -> str:
         if self.context_length == self._context_length:

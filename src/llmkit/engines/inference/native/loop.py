@@ -50,7 +50,7 @@ class StepLoop:
         self._generation = 0
         self._admits = True
         self._draws = True
-        self._pausing: Command | None = None
+        self._pausing: list[Command] = []
         self._deadlines: list[tuple[float, int, Request]] = []
         self._results = Results(lambda sequence: self._scheduler.remove(sequence), flush)
         self.runner = runner
@@ -100,13 +100,13 @@ class StepLoop:
             for sequence in self._scheduler.everyone():
                 if sequence.admitted:
                     self._results.end(sequence)
-        self._pausing = done
+        self._pausing.append(done)
         self._settle()
 
     def resume(self) -> None:
-        """Command: go on."""
+        """Command: go on; whoever still waits for a pause waits no longer."""
         self._admits = self._draws = True
-        self._pausing = None
+        self._tell_pausing()
 
     def load_weights(self, version: int, *, recomputes: bool) -> None:
         """Command: tokens carry `version` from now on, and nothing that was computed before is found any more."""
@@ -197,11 +197,14 @@ class StepLoop:
 
     def _settle(self) -> None:
         """Say that a pause has come about."""
-        if self._pausing is None or (self._draws and (self._scheduler.running or self._owes())):
-            return
-        self._results.hand_on()
-        done, self._pausing = self._pausing, None
-        done()
+        if self._pausing and not (self._draws and (self._scheduler.running or self._owes())):
+            self._results.hand_on()
+            self._tell_pausing()
+
+    def _tell_pausing(self) -> None:
+        pausing, self._pausing = self._pausing, []
+        for done in pausing:
+            done()
 
     def _step(self) -> None:
         try:
@@ -244,7 +247,8 @@ class StepLoop:
 
     def _fail_all(self, error: Exception) -> None:
         """The step failed: those that run end with its error, and nothing of it is found any more."""
-        active = list(self._scheduler.active())
+        # A step that cannot even be planned would be tried for ever if those that wait for it stayed.
+        active = self._scheduler.active() or self._scheduler.waiting()
         for request in {sequence.request: None for sequence in active}:
             failed = failure_of_step(error, len(active))
             failed.__cause__ = error

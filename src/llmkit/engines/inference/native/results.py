@@ -46,8 +46,7 @@ class Results:
         self.counts.num_generated_tokens += 1
         if sequence.num_drawn == 1:
             self.counts.num_cached_tokens += sequence.num_cached or 0
-        piece = sequence.text.push([token]) if sequence.text is not None else None
-        stop: str | int | None = piece.stop if piece is not None else None
+        text, stop, _ = sequence.text.push([token])
         if stop is None and token in sequence.sampling.stop_token_ids:
             stop = token
         if stop is not None or sequence.state.ended_by_structure:
@@ -58,8 +57,7 @@ class Results:
             self._leave(sequence)
         elif not sequence.request.streams:
             return
-        text = piece.text if piece is not None else ""
-        if sequence.stop_reason is not None and sequence.text is not None and not isinstance(stop, str):
+        if sequence.stop_reason is not None:
             text += sequence.text.finish()
         self._deliver(sequence, text, stop)
 
@@ -70,7 +68,7 @@ class Results:
         sequence.stop_reason = "cancelled"
         self._leave(sequence)
         if tells:
-            self._deliver(sequence, sequence.text.finish() if sequence.text is not None else "", None)
+            self._deliver(sequence, sequence.text.finish(), None)
 
     def fail(self, request: Request, error: Exception | None) -> None:
         """End a request with an error, or as cancelled."""

@@ -7,7 +7,7 @@ from llmkit.engines.inference.contract import Delta, GenerationRequest, TokenSco
 from llmkit.engines.inference.native.block_pool import chain_key
 from llmkit.engines.inference.native.runner import BLOCK_SIZE
 from llmkit.engines.inference.sampling.batch import SamplerState
-from llmkit.engines.inference.text_stream import TextStream
+from llmkit.engines.inference.text_stream import NoText, TextStream
 from llmkit.types import Completion, SamplingParams, StopReason
 
 Deliver = Callable[[Delta | Exception], None]
@@ -59,7 +59,7 @@ class Sequence:
     index: int
     sampling: SamplingParams
     state: SamplerState
-    text: TextStream | None
+    text: TextStream | NoText
     token_ids: list[int]
     num_prompt: int
     num_computed: int = 0

@@ -1,0 +1,110 @@
+"""Scored rollouts from the model in training, of which each process of the run samples and scores a share."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llmkit import plugins
+from llmkit.config.section import PluginSection
+from llmkit.data.codec import TextCodec
+from llmkit.distributed.world import world
+from llmkit.engines.inference.contract import EngineContext, InferenceEngine
+from llmkit.rollout.groups import every_place, sample_groups, score_all
+from llmkit.train.costs import Stopwatch
+from llmkit.train.inputs import build
+from llmkit.types import Record, Rollout, SamplingParams
+
+
+@dataclass(frozen=True)
+class RolloutMaker:
+    """Engine, workflow and reward.
+
+    Attributes:
+        refresh: brings the weights that the engine samples with up to date, where the policy's own are divided; None
+            where they are the policy's own.
+    """
+
+    codec: TextCodec
+    engine: InferenceEngine
+    workflow: Any
+    reward: Any
+    refresh: Callable[[], None] | None = None
+
+    async def load_weights(self, version: int) -> None:
+        """Let the engine have the policy's present weights; all processes take part."""
+        if self.refresh is not None:
+            self.refresh()
+        await self.engine.load_weights(version)
+
+    async def make(
+        self, records: Sequence[Record], group_size: int, *, max_new_tokens: int, temperature: float, seed: str
+    ) -> tuple[list[Rollout], dict[str, float]]:
+        """Scored groups of all records, and `generation_seconds` and `scoring_seconds`; all processes take part.
+
+        Args:
+            max_new_tokens: of a completion, at most.
+            seed: the same one draws the same completions from the same weights, however many processes there are.
+
+        Raises:
+            RewardError: the reward fails; names the row.
+        """
+        together = world()
+        places = every_place(len(records), group_size)
+        # Weights to sample from are there as a whole in every process, so those of the tensor dimension have shares
+        # too.
+        start, end = (len(places) * rank // together.size for rank in (together.place.rank, together.place.rank + 1))
+        sampling = SamplingParams(
+            max_new_tokens=max_new_tokens, temperature=temperature, stop_token_ids=self.codec.stop_token_ids
+        )
+        watch = Stopwatch()
+        rollouts: list[Rollout] = []
+        seconds: dict[str, float] = {}
+        with together.agreeing():
+            rollouts = await sample_groups(
+                records,
+                group_size,
+                workflow=self.workflow,
+                engine=self.engine,
+                codec=self.codec,
+                sampling=sampling,
+                seed=seed,
+                places=places[start:end],
+            )
+            seconds["generation_seconds"] = watch.read()
+            await score_all(rollouts, self.reward)
+            seconds["scoring_seconds"] = watch.read()
+        everywhere = [rollout for share in together.gather(rollouts) for rollout in share]
+        # Waiting for the slowest process is part of sampling.
+        seconds["generation_seconds"] += watch.read()
+        return everywhere, seconds
+
+
+@contextmanager
+def open_rollout_maker(
+    loop: asyncio.Runner,
+    codec: TextCodec,
+    context: EngineContext,
+    *,
+    engine: str,
+    config: Any = None,
+    workflow: PluginSection,
+    reward: PluginSection,
+    refresh: Callable[[], None] | None,
+) -> Iterator[RolloutMaker]:
+    """Start engine, workflow and reward; close the engine however the run ends.
+
+    Args:
+        loop: runs the engine.
+        engine: name of its plugin.
+        config: of the engine; None takes its defaults.
+        refresh: see `RolloutMaker`.
+    """
+    made, scored = build("workflows", workflow), build("rewards", reward)
+    front = plugins.load("engines", engine)
+    started: InferenceEngine = front.build(front.Config() if config is None else config, context)
+    try:
+        yield RolloutMaker(codec, started, made, scored, refresh)
+    finally:
+        loop.run(started.close())
