@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from llmkit.types import Completion, SamplingParams, StopReason
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llmkit.config.schema import DeviceConfig, ModelConfig
+    from llmkit.engines.inference.remote.contract import SharedServers
     from llmkit.models.policy import Policy
 
 PauseMode = Literal["abort", "wait", "keep"]
@@ -36,11 +37,14 @@ class EngineContext:
     Attributes:
         model: the model to run.
         device: where and in which precision, for an engine in this process.
-        policy: the model in training, for an engine that runs in this process and shares its parameters; None when
-            there is no trainer.
+        policy: the model in training, for an engine that runs in this process and shares its parameters, and for what
+            brings its weights to servers; None when there is no trainer.
         tokenizer: for text: stop strings and structures need it. None where only token ids are asked for.
         demand: what an engine beside a trainer has to hold, so that it leaves the rest of the memory to training; None
             where nobody knows.
+        directory: of the run, where servers write their logs; None where there is no run.
+        shared: servers that another process of the run has started, to be asked by this one too; None where this
+            process is to start them.
     """
 
     model: "ModelConfig"
@@ -48,6 +52,22 @@ class EngineContext:
     policy: "Policy | None" = None
     tokenizer: "PreTrainedTokenizerBase | None" = None
     demand: Demand | None = None
+    directory: Path | None = None
+    shared: "SharedServers | None" = None
+
+
+@runtime_checkable
+class ServerFront(Protocol):
+    """What the front of an engine has, besides `Config` and `build`, when the engine starts servers of its own."""
+
+    def check_servers(self, config: Any, model: "ModelConfig") -> None:
+        """Find out what would keep servers from starting, before anything is loaded; starts nothing and is quick.
+
+        Raises:
+            PluginError: there is no environment to start them in.
+            ConfigError: options that the server does not have, or that do not go with the model or the machine.
+        """
+        ...
 
 
 class InferenceEngine(Protocol):

@@ -7,9 +7,9 @@ them the policy's weights.
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequest, PauseMode
+from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequest, InferenceEngine, PauseMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,4 +177,29 @@ class WeightSync(Protocol):
 
     def close(self) -> None:
         """Free what was kept for servers: files, shared memory, process groups. Closing twice is allowed."""
+        ...
+
+
+@dataclass(frozen=True)
+class SharedServers:
+    """Servers that another process of a run has started, as this one is to ask them.
+
+    An engine's `build` takes these, when it is given them, in the place of a fleet and a sync of its own.
+
+    Attributes:
+        fleet: what the other process knows of its servers; closing it stops none.
+        sync: sends nothing: the other process does. A server that was started again is not asked until it did.
+    """
+
+    fleet: Fleet
+    sync: WeightSync
+
+
+@runtime_checkable
+class FleetEngine(InferenceEngine, Protocol):
+    """An engine that asks servers, which other processes can ask too."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The servers."""
         ...
