@@ -161,18 +161,40 @@ class Dialect(Protocol):
 class WeightSync(Protocol):
     """Brings the policy's weights to servers, as a transaction: all of them draw with the new ones, or it raises."""
 
+    @property
+    def adapter(self) -> str | None:
+        """Name of the adapter that is the policy on the servers: requests that name none ask for it. None before the
+        first update, and where the model itself gets the weights."""
+        ...
+
     async def update(self, links: Sequence[Link], version: int) -> None:
         """Begin, put, commit: afterwards every token that is drawn carries `version`, and no cache is older.
 
-        The engine lets no request through meanwhile.
+        The engine has paused the servers and lets no request through meanwhile.
 
         Raises:
             EngineError: names phase and server; after it the servers must not be asked until an update succeeds.
         """
         ...
 
+    async def verify(self, links: Sequence[Link], version: int) -> None:
+        """Compare what servers say of a probe prompt with what the policy says, where it is time for that.
+
+        The engine has resumed the servers after `update`, and still lets no request through.
+
+        Raises:
+            EngineError: names the server, the token and both numbers; as after a failed `update`, the servers must not
+                be asked.
+        """
+        ...
+
     async def restore(self, link: Link) -> None:
-        """Bring a server that was started again to the weights of the last update; nothing to do before the first."""
+        """Bring a server that was started again to the weights of the last update; nothing to do before the first.
+
+        Raises:
+            EngineError: it failed, or the policy has changed since and its last weights were not kept; the next update
+                brings the server back.
+        """
         ...
 
     def close(self) -> None:
