@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 SHOW = """
-from llmkit.train.console import note, print_samples
+from llmkit.terminal import note
+from llmkit.train.console import print_samples
 from llmkit.trackers.progress import ProgressBar
 from llmkit.types import Message, Record, Rollout, Source
 

@@ -44,7 +44,7 @@ def doctor(
 def examine() -> dict[str, Any]:
     """Everything that is found, as plain values; `errors` and `warnings` say what is wrong and what to do."""
     from llmkit.cache import cache_directory
-    from llmkit.train.environment import describe_machine
+    from llmkit.runs.environment import describe_machine
     from llmkit.versions import package_versions
 
     torch, torch_error = _torch()

@@ -1,10 +1,32 @@
-"""The one place from which rich output goes to standard error."""
+"""What people are told on standard error: notes, warnings, and the one console for rich output."""
 
+import re
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters: a model may sample those that clear a screen or change its colours."""
+
+
+def note(message: str) -> None:
+    """Tell what is going on."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Tell what the user should look at, though the run goes on."""
+    start, end = ("\x1b[33m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+    print(f"{start}warning:{end} {message}", file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """`text` with control characters, other than tab and newline, spelled out."""
+    return UNSAFE.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 @cache

@@ -1,6 +1,7 @@
 import pytest
 
-from llmkit.train.console import note, print_samples, print_summary, visible, warn
+from llmkit.terminal import note, visible, warn
+from llmkit.train.console import print_samples, print_summary
 from llmkit.train.summary import Summary
 from llmkit.types import Message, Record, Rollout, Source
 

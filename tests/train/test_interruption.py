@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from llmkit.errors import LLMKitError, RunInterrupted
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
 from llmkit.train.interruption import Interruption
 
 

@@ -14,9 +14,9 @@ import pytest
 from llmkit import plugins
 from llmkit.config.section import PluginSection
 from llmkit.errors import EngineError, RunInterrupted, TrainingError
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
+from llmkit.runs.run_directory import RunDirectory
 from llmkit.train.journal import Journal, rewind
-from llmkit.train.run_directory import RunDirectory
 from llmkit.types import Message, Record, Rollout, Source
 
 FAKES = '''"""Trackers for tests."""
@@ -194,7 +194,7 @@ def test_missing_lines_before_the_checkpoint_are_reported(directory: RunDirector
 RUN_FOREVER = """
 import random, sys
 from pathlib import Path
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
 from llmkit.train.checkpoints import CheckpointStore
 from llmkit.train.journal import Journal
 
@@ -239,7 +239,7 @@ import sys
 from pathlib import Path
 from llmkit.disk import free_bytes
 from llmkit.errors import TrainingError
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
 from llmkit.train.checkpoints import CheckpointStore
 from llmkit.train.journal import Journal
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
 from llmkit.train.plots import write_plots
 from llmkit.train.report.charts import Chart, charts, series, smooth, thin_out, ticks, value_range
 from llmkit.train.report.page import write_report

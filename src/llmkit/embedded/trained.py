@@ -10,8 +10,8 @@ from llmkit.config.resolve import resolve
 from llmkit.config.runs import SFTRun
 from llmkit.data.datasets import arithmetic
 from llmkit.embedded import untrained
+from llmkit.terminal import note
 from llmkit.train import sft
-from llmkit.train.console import note
 from llmkit.train.invocation import Invocation
 
 COMMAND = "train/sft"

@@ -9,7 +9,8 @@ from llmkit.config.runs import DPORun, SFTRun
 from llmkit.config.schema import GenerateConfig, PromptDataConfig
 from llmkit.data.encoders import PromptEncoder
 from llmkit.engines.inference.contract import Demand, EngineContext
-from llmkit.train.console import print_samples, warn
+from llmkit.terminal import warn
+from llmkit.train.console import print_samples
 from llmkit.train.costs import Stopwatch
 from llmkit.train.idle_settings import idle
 from llmkit.train.inputs import Inputs

@@ -20,7 +20,7 @@ from typing import Any
 
 from llmkit.disk import free_bytes, is_disk_full, no_space, sync, write_text, writing
 from llmkit.errors import CheckpointError, LLMKitError
-from llmkit.train.console import warn
+from llmkit.terminal import warn
 from llmkit.train.manifest import find_fault, read_manifest, write_manifest
 
 STEP = re.compile(r"step-(\d+)")

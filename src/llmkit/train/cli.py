@@ -263,7 +263,7 @@ def _run_to_resume(command: str, settings: Mapping[str, tuple[str, Any]], overri
     named = [text.partition("=")[2] for text in overrides if text.startswith("output_dir=")]
     if not named and "output_dir" in settings:
         named = [settings["output_dir"][1]]
-    from llmkit.train.run_directory import check_resumable, latest_run
+    from llmkit.runs.run_directory import check_resumable, latest_run
 
     if not named:
         return latest_run(command)

@@ -1,35 +1,14 @@
-"""What a run tells people: notes, warnings, the closing table and sample rollouts, all on standard error."""
+"""What a run tells people when it ends: the closing table and sample rollouts, on standard error."""
 
-import re
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llmkit.formatting import format_bytes, format_number, format_seconds
-from llmkit.terminal import stderr_console
+from llmkit.terminal import stderr_console, visible
 from llmkit.train.summary import Summary, label
 
 if TYPE_CHECKING:
     from llmkit.types import Rollout
-
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters: a model may sample those that clear a screen or change its colours."""
-
-
-def note(message: str) -> None:
-    """Tell what is going on."""
-    print(message, file=sys.stderr, flush=True)
-
-
-def warn(message: str) -> None:
-    """Tell what the user should look at, though the run goes on."""
-    start, end = ("\x1b[33m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{start}warning:{end} {message}", file=sys.stderr, flush=True)
-
-
-def visible(text: str) -> str:
-    """`text` with control characters, other than tab and newline, spelled out."""
-    return UNSAFE.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 def print_summary(summary: Summary, *, extra: Iterable[tuple[str, str]] = ()) -> None:

@@ -24,9 +24,9 @@ from llmkit.models.packed import sequence_ids, to_device
 from llmkit.models.policy import Policy
 from llmkit.models.precomputed import data_digest, precompute, weights_digest
 from llmkit.models.scalars import Sums
+from llmkit.terminal import note
 from llmkit.train.answers import Answers, NoAnswers, open_answers, read_questions
 from llmkit.train.closing import close_run
-from llmkit.train.console import note
 from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run.command import dry_run
 from llmkit.train.dry_run.rehearsal import rehearse_updates

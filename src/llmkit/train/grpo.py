@@ -8,9 +8,9 @@ from llmkit.config.resolve import Resolved
 from llmkit.config.runs import GRPORun
 from llmkit.data.encoders import PromptEncoder
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
+from llmkit.terminal import note, warn
 from llmkit.train.answers import reward_metrics, show_held_out
 from llmkit.train.closing import close_run
-from llmkit.train.console import note, warn
 from llmkit.train.costs import Stopwatch, costs
 from llmkit.train.dry_run.command import dry_run
 from llmkit.train.dry_run.sampling import rehearse_sampling

@@ -7,7 +7,7 @@ from llmkit.config.algorithms import DPOConfig, GRPOConfig
 from llmkit.config.optim import OptimConfig
 from llmkit.config.schema import PairBatchConfig, RolloutBatchConfig
 from llmkit.config.section import Section
-from llmkit.train.console import note, warn
+from llmkit.terminal import note, warn
 
 if TYPE_CHECKING:
     import torch

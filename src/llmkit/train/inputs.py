@@ -33,7 +33,7 @@ from llmkit.data.row_errors import RowErrors
 from llmkit.data.splitting import split
 from llmkit.errors import DataError
 from llmkit.models.loading import context_length
-from llmkit.train.console import note, warn
+from llmkit.terminal import note, warn
 from llmkit.train.memory_settings import advising
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from llmkit.distributed.place import is_main
 from llmkit.errors import RunInterrupted
-from llmkit.train.run_directory import RunDirectory, spoken
+from llmkit.runs.run_directory import RunDirectory, spoken
 
 SAME_SIGNAL_SECONDS = 0.2
 """Signals closer together than this count as one: a process group and `timeout` deliver theirs twice."""

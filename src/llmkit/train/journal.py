@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 from llmkit.config.section import PluginSection
 from llmkit.disk import write_text, writing
 from llmkit.errors import LLMKitError, RunInterrupted
+from llmkit.runs.run_directory import RunDirectory
+from llmkit.terminal import warn
 from llmkit.trackers.building import NamedTracker, build_trackers
 from llmkit.trackers.metrics_file import Line, encode_line, read_lines, read_metrics
-from llmkit.train.console import warn
 from llmkit.train.report.page import write_report
-from llmkit.train.run_directory import RunDirectory
 from llmkit.train.summary import Summary, summarize
 from llmkit.types import Rollout
 

@@ -9,7 +9,7 @@ from llmkit.data.loading.loader import Loader, load_prepared, load_rows
 from llmkit.data.loading.stream_loader import StreamLoader
 from llmkit.data.preparing.prepared import prepare
 from llmkit.distributed.world import world
-from llmkit.train.console import note
+from llmkit.terminal import note
 from llmkit.train.inputs import Inputs, told
 from llmkit.types import Record
 

@@ -17,11 +17,11 @@ from llmkit.errors import ConfigError
 from llmkit.memory import during
 from llmkit.models.loading import check_vocabulary, load_model, load_on_meta
 from llmkit.models.policy import Policy, torch_device
+from llmkit.models.threads import bound_kernel_caches, set_threads
+from llmkit.terminal import warn
 from llmkit.train.adapting import begin_adapter
-from llmkit.train.console import warn
 from llmkit.train.first_rows import Drawn, first_batches
 from llmkit.train.idle_settings import can_offload
-from llmkit.train.threads import bound_kernel_caches, set_threads
 
 RANK_SEEDS = 0x9E3779B97F4A7C15
 """Keeps the numbers that processes draw in training apart."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmkit.disk import write_text, writing
 from llmkit.formatting import format_bytes
-from llmkit.train.console import note
+from llmkit.terminal import note
 
 if TYPE_CHECKING:
     from torch.autograd.profiler_util import EventList

@@ -4,8 +4,8 @@ from typing import Any
 
 from llmkit.config.resolve import Resolved, semantic_differences
 from llmkit.errors import CheckpointError
+from llmkit.terminal import warn
 from llmkit.train.checkpoints import Checkpoint
-from llmkit.train.console import warn
 
 IDENTITY = ("model", "adapter", "dataset", "formatter", "data", "seed", "batch")
 """Sections that decide what the saved weights and positions mean; another value makes another run."""

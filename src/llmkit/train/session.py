@@ -16,9 +16,9 @@ from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import CheckpointError, LLMKitError, OutOfMemory, ProcessLostError, RunInterrupted
 from llmkit.memory import is_out_of_memory
 from llmkit.models.policy import Policy
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
+from llmkit.terminal import note, warn
 from llmkit.train.checkpoints import Checkpoint, CheckpointStore
-from llmkit.train.console import note, warn
 from llmkit.train.first_rows import Drawn
 from llmkit.train.idle_settings import warn_of_idle_optim_settings
 from llmkit.train.inputs import REPORT, Inputs

@@ -12,8 +12,8 @@ from typing import Any
 
 from llmkit.disk import write_text, writing
 from llmkit.formatting import format_number, listed
+from llmkit.terminal import warn
 from llmkit.trackers.metrics_file import encode_line, read_metrics
-from llmkit.train.console import warn
 from llmkit.types import Source
 
 MIN_STEPS = 8

@@ -11,7 +11,7 @@ from llmkit.distributed.place import find_place
 from llmkit.distributed.world import is_loss, joined, world
 from llmkit.errors import LLMKitError, ProcessLostError
 from llmkit.models.policy import torch_device
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from llmkit.errors import ConfigError
 from llmkit.models.linear_logprobs import CHUNK_BYTES, KEPT_BYTES
 from llmkit.models.loading import load_on_meta
 from llmkit.models.quantizing import weight_bytes
+from llmkit.terminal import note
 from llmkit.train.adapting import begin_adapter
-from llmkit.train.console import note
 from llmkit.train.dry_run.workload import Workload
 
 ACTIVATION_VALUES = 17

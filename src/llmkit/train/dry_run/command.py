@@ -14,7 +14,8 @@ from llmkit.formatting import format_bytes
 from llmkit.models.directory import has_weights
 from llmkit.models.loading import BUILTIN, checkpoint_path
 from llmkit.models.policy import torch_device
-from llmkit.train.console import note
+from llmkit.models.threads import bound_kernel_caches, set_threads
+from llmkit.terminal import note
 from llmkit.train.dry_run.analytic import Sizes, calculate
 from llmkit.train.dry_run.estimate import Estimate, advise, limits, measured_parts, num_evaluations, total_of
 from llmkit.train.dry_run.memory_meter import MemoryMeter, usual_rise
@@ -23,7 +24,6 @@ from llmkit.train.dry_run.rehearsal import Measured, Rehearse, rehearse_run
 from llmkit.train.dry_run.shapes import SAMPLED_ROWS, StepShapes
 from llmkit.train.dry_run.workload import Item, length_of, sequences, workload
 from llmkit.train.inputs import Inputs
-from llmkit.train.threads import bound_kernel_caches, set_threads
 
 
 def dry_run(resolved: Resolved[Any], inputs: Inputs, encoder: Encoder[Any], rehearse: Rehearse) -> dict[str, Any]:

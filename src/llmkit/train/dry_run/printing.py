@@ -4,8 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmkit.formatting import format_bytes, format_number, format_seconds
-from llmkit.terminal import stderr_console
-from llmkit.train.console import note, visible, warn
+from llmkit.terminal import note, stderr_console, visible, warn
 from llmkit.train.dry_run.estimate import Estimate
 from llmkit.train.inputs import Inputs
 from llmkit.types import Sample

@@ -4,7 +4,7 @@ from typing import Any
 
 from llmkit.distributed.dimensions import find_dimensions
 from llmkit.errors import ConfigError
-from llmkit.train.console import warn
+from llmkit.terminal import warn
 
 
 def tell_of_processes(run: Any, num_processes: int) -> None:

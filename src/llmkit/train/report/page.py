@@ -8,13 +8,13 @@ from typing import Any
 
 from llmkit.disk import write_text, writing
 from llmkit.formatting import format_bytes, format_number, format_seconds
+from llmkit.runs.run_directory import RunDirectory, spoken
 from llmkit.trackers.metrics_file import read_metrics
 from llmkit.train.plots import write_plots
 from llmkit.train.report.charts import charts
 from llmkit.train.report.samples import section as samples_section
 from llmkit.train.report.samples import text
 from llmkit.train.report.svg import figure
-from llmkit.train.run_directory import RunDirectory, spoken
 from llmkit.train.summary import Metrics, Summary, label, number, summarize
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from llmkit.errors import CheckpointError
-from llmkit.train.console import warn
+from llmkit.terminal import warn
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llmkit.train.environment import describe_environment, git_commit, mask_secrets
+from llmkit.runs.environment import describe_environment, git_commit, mask_secrets
 
 
 @pytest.mark.parametrize(

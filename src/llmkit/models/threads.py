@@ -6,7 +6,7 @@ import torch
 
 from llmkit.config.schema import DeviceConfig
 from llmkit.machine import busy_cores
-from llmkit.train.console import warn
+from llmkit.terminal import warn
 
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Variables that bound the kernels that oneDNN and PyTorch's bridge to it keep for each shape of a matrix product."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from llmkit.errors import CheckpointError, TrainingError
-from llmkit.train import run_directory
-from llmkit.train.run_directory import RunDirectory, check_space, command_of, latest_run
+from llmkit.runs import run_directory
+from llmkit.runs.run_directory import RunDirectory, check_space, command_of, latest_run
 
 
 def start(path: Path, command: str = "train/grpo", num_steps: int = 0) -> None:
@@ -137,7 +137,7 @@ def test_resuming_without_a_directory_takes_the_run_started_last(tmp_path: Path)
 
 HOLD = """
 import os, sys, time
-from llmkit.train import run_directory
+from llmkit.runs import run_directory
 directory = run_directory.open("train/grpo", output_dir=sys.argv[1])
 directory.write_start("seed: 0")
 if sys.argv[2] == "fork":

@@ -21,8 +21,8 @@ from typing import Self
 from llmkit.disk import free_bytes, write_text
 from llmkit.errors import CheckpointError, TrainingError
 from llmkit.formatting import format_bytes
-from llmkit.train.environment import describe_environment
-from llmkit.train.lock import RunLock
+from llmkit.runs.environment import describe_environment
+from llmkit.runs.lock import RunLock
 
 MIN_FREE_BYTES = 32_000_000
 """A run does not start with less space than this on its file system."""

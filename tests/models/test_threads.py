@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llmkit.config.schema import DeviceConfig
-from llmkit.train import threads
+from llmkit.models import threads
 
 CPU = torch.device("cpu")
 
