@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.config.options import ConfigFiles, Overrides, preset_option
+
 if TYPE_CHECKING:
     from llmkit.config.resolve import Resolved
 
@@ -47,17 +49,7 @@ Command = Annotated[
     str,
     typer.Argument(metavar="COMMAND", autocompletion=_complete_command, help="The command: train/sft, train/grpo, ..."),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", "-p", metavar="NAME", help="Settings to start from.")]
-ConfigFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--config", "-c", metavar="FILE", help="YAML settings over the preset's; later files win. Repeatable."
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set any key; `~KEY` resets to the default. Repeatable."),
-]
+Preset = Annotated[str | None, preset_option(lambda ctx: ctx.params.get("command") or "")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

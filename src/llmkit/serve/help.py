@@ -4,7 +4,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.serve.options import PATHS
+from llmkit.config.options import describe_options
+from llmkit.serve.options import KINDS, PATHS
 
 
 class ServeGroup(TyperGroup):
@@ -12,7 +13,7 @@ class ServeGroup(TyperGroup):
 
     def get_help(self, ctx: Any) -> str:
         """The whole help text."""
-        describe_options(self.params)
+        _describe(self.params)
         return super().get_help(ctx)
 
 
@@ -21,21 +22,11 @@ class ServeCommand(TyperCommand):
 
     def get_help(self, ctx: Any) -> str:
         """The whole help text."""
-        describe_options(self.params)
+        _describe(self.params)
         return super().get_help(ctx)
 
 
-def describe_options(parameters: Any) -> None:
-    """Fill in the help of the options that set keys."""
-    from llmkit import plugins
-    from llmkit.config.docs import describe
+def _describe(parameters: Any) -> None:
     from llmkit.config.serving import ServeRun
 
-    for option in parameters:
-        path = PATHS.get(option.name)
-        if path is None or option.help:
-            continue
-        field = describe(ServeRun, path.removesuffix(".name"))
-        installed = f" One of: {', '.join(plugins.names('engines'))}." if option.name == "engine" else ""
-        default = f" [default: {field.default}]" if field.default not in (None, [], ()) else ""
-        option.help = f"{field.help}{installed}{default}"
+    describe_options(parameters, ServeRun, PATHS, KINDS)

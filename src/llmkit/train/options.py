@@ -1,12 +1,11 @@
 """The options of `llmkit train`: which flag sets which key. They have no defaults; the schema does."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from llmkit import plugins
+from llmkit.config import options
 from llmkit.errors import ConfigError
 
 PATHS = {
@@ -59,7 +58,7 @@ REPEATED = {"trackers": "--tracker", "losses": "--loss"}
 
 def flag(parameter: str) -> str:
     """`learning_rate` as it is typed: `--learning-rate`."""
-    return REPEATED.get(parameter) or "--" + parameter.replace("_", "-")
+    return options.flag(parameter, REPEATED)
 
 
 def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
@@ -68,13 +67,10 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     Raises:
         ConfigError: the weight of a loss is no number.
     """
-    given = {name: value for name, value in parameters.items() if name in PATHS and value not in (None, [], ())}
-    if "losses" in given:
+    given = dict(parameters)
+    if given.get("losses"):
         given["losses"] = dict(weighted_loss(text) for text in given["losses"])
-    return {
-        PATHS[name]: (flag(name), list(value) if isinstance(value, list | tuple) else value)
-        for name, value in given.items()
-    }
+    return options.settings(given, PATHS, REPEATED)
 
 
 def profile_steps(parameters: Mapping[str, Any]) -> int:
@@ -95,35 +91,17 @@ def weighted_loss(text: str) -> tuple[str, float]:
         raise ConfigError(f"--loss {text}: the weight must be a number, as in --loss sft=0.5") from None
 
 
-def _complete_preset(ctx: typer.Context, incomplete: str) -> list[str]:
-    from llmkit.config.presets import list_presets
-
-    command = f"train/{ctx.info_name}"
-    names = (preset.name.removeprefix(f"{command}/") for preset in list_presets(command))
-    return [name for name in names if name.startswith(incomplete)]
-
-
 def _complete_algorithm(ctx: typer.Context, incomplete: str) -> list[str]:
     from llmkit.train.algorithm_presets import algorithm_names
 
     return [name for name in algorithm_names(f"train/{ctx.info_name}") if name.startswith(incomplete)]
 
 
-def _complete_plugin(kind: str) -> Any:
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in plugins.names(kind) if name.startswith(incomplete)]
-
-    return complete
+def _plugin(parameter: str) -> Any:
+    return options.plugin_option(KINDS[parameter], flag(parameter))
 
 
-def _plugin(parameter: str, metavar: str = "NAME") -> Any:
-    return typer.Option(flag(parameter), metavar=metavar, autocompletion=_complete_plugin(KINDS[parameter]))
-
-
-Preset = Annotated[
-    str | None,
-    typer.Option("--preset", "-p", metavar="NAME", help="Settings to start from.", autocompletion=_complete_preset),
-]
+Preset = Annotated[str | None, options.preset_option(lambda ctx: f"train/{ctx.info_name}")]
 Algorithm = Annotated[
     str | None,
     typer.Option(
@@ -133,18 +111,8 @@ Algorithm = Annotated[
         autocompletion=_complete_algorithm,
     ),
 ]
-ConfigFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--config", "-c", metavar="FILE", help="YAML settings over the preset's; later files win. Repeatable."
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set any key; wins over all else. `~KEY` resets to the default. Repeatable."
-    ),
-]
+ConfigFiles = options.ConfigFiles
+Overrides = options.Overrides
 OutputDir = Annotated[str | None, typer.Option("--output-dir", metavar="DIR")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the last checkpoint of --output-dir, or of the newest run here.")
