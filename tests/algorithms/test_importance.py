@@ -1,9 +1,7 @@
-import math
-
 import pytest
 import torch
 
-from llmkit.algorithms.importance import Correction, importance_weights, mismatch
+from llmkit.algorithms.importance import Correction, importance_weights
 
 # Two sequences: policy over sampler is 4 and 1/4 in the first, 3 in the second.
 SAMPLER = torch.zeros(3)
@@ -52,10 +50,3 @@ def test_no_gradient_flows_through_a_weight():
 def test_what_is_no_choice_is_refused(correction: Correction):
     with pytest.raises(ValueError, match=r"'drop'|'word'"):
         importance_weights(POLICY, SAMPLER, IDS, correction)
-
-
-def test_mismatch_by_hand():
-    # policy 1/4 where the sampler had 1/2: k1 = ln 2, k3 = 1/2 - 1 + ln 2
-    found = mismatch(torch.tensor([0.25]).log(), torch.tensor([0.5]).log())
-    assert found["logprob_mismatch_k1"].item() == pytest.approx(math.log(2))
-    assert found["logprob_mismatch_kl"].item() == pytest.approx(math.log(2) - 0.5)

@@ -31,7 +31,10 @@ EVERY_STEP = {"step", "time_seconds", "loss", "learning_rate", "grad_norm", "num
               "peak_memory_bytes"}  # fmt: skip
 EVERY_RL_STEP = EVERY_STEP | {
     "reward_mean", "reward_std", "completion_length_mean", "truncated_fraction", "entropy", "ratio_clipped_fraction",
-    "staleness_max", "logprob_mismatch_kl", "generation_seconds", "scoring_seconds", "training_seconds", "sync_seconds",
+    "staleness_max", "generation_seconds", "scoring_seconds", "training_seconds", "sync_seconds",
+    "logprob_mismatch_kl", "logprob_mismatch_k1", "logprob_mismatch_ratio_p01", "logprob_mismatch_ratio_p50",
+    "logprob_mismatch_ratio_p99", "logprob_mismatch_ratio_max", "logprob_mismatch_abs_p_mean",
+    "logprob_mismatch_abs_p_max",
 }  # fmt: skip
 
 
@@ -216,6 +219,32 @@ class TestGRPO:
             assert abs(row["logprob_mismatch_kl"]) < 1e-6
             assert row["num_trained_tokens"] > 0
             assert row["grad_norm"] > 0
+
+    def test_without_learning_the_engine_agrees_to_rounding_at_every_step(self, grpo: list[object], tmp_path: Path):
+        stops = ["--set", "algorithm.mismatch={max_kl: 1e-6, max_abs_p: 1e-4, on_alarm: stop}"]
+        finish(*grpo, *stops, "--learning-rate", 0, "--group-size", 4, "--output-dir", tmp_path / "run")
+        for row in read_metrics(tmp_path / "run"):
+            for name in ("p01", "p50", "p99", "max"):
+                assert row[f"logprob_mismatch_ratio_{name}"] == pytest.approx(1.0, abs=1e-4)
+            assert row["logprob_mismatch_abs_p_max"] < 1e-5
+
+    def test_an_engine_of_another_mind_rings_the_alarm_and_can_be_corrected(
+        self, grpo: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        # The scripted engine says that every token was certain.
+        scripted = ["--engine", "echo", "--set", "engine.script=[[5, 6, 7], [8, 9]]", "--max-steps", 1]
+        finish(*grpo, *scripted, "--output-dir", tmp_path / "run")
+        warned = capsys.readouterr().err
+        assert "warning: step 1: the trainer and engine 'echo' disagree about the sampled tokens" in warned
+        assert "algorithm.correction.action=truncate" in warned
+        corrected = ["--set", "algorithm.correction.action=truncate", "--output-dir", tmp_path / "corrected"]
+        finish(*grpo, *scripted, *corrected)
+        (row,) = read_metrics(tmp_path / "corrected")
+        assert row["importance_weight_mean"] < 0.1
+        assert row["logprob_mismatch_ratio_max"] < 1
+        stopped = ["--set", "algorithm.mismatch.on_alarm=stop", "--output-dir", tmp_path / "stopped"]
+        assert cli.run([str(argument) for argument in (*grpo, *scripted, *stopped)]) == 1
+        assert read_metrics(tmp_path / "stopped") == []
 
     def test_a_kl_penalty_starts_at_zero_and_is_measured(self, grpo: list[object], tmp_path: Path):
         finish(*grpo, *LEARNS, "--kl-coef", 0.1, "--output-dir", tmp_path / "run")

@@ -64,18 +64,3 @@ def importance_weights(
         case "mask":
             return weights.masked_fill(outside, 0.0), metrics
     raise ValueError(f"action must be 'none', 'truncate' or 'mask', got {correction.action!r}")
-
-
-@torch.no_grad()
-def mismatch(logprobs: Tensor, sampler_logprobs: Tensor) -> dict[str, Tensor]:
-    """How far trainer and engine disagree about what was sampled: 0 when they compute the same.
-
-    Args:
-        logprobs: [N] of the sampled tokens under the policy that the step begins with, nats.
-        sampler_logprobs: [N] as the engine gave them.
-    Returns: [N] estimates of KL(sampler || policy), before any correction: `logprob_mismatch_kl` by k3,
-        `logprob_mismatch_k1` by k1, which has a sign.
-    Source: http://joschu.net/blog/kl-approx.html.
-    """
-    gaps = logprobs - sampler_logprobs
-    return {"logprob_mismatch_kl": gaps.exp() - 1 - gaps, "logprob_mismatch_k1": -gaps}

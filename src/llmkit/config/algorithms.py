@@ -5,11 +5,11 @@ Loss names live here, where no torch is needed; `llmkit.algorithms` has the form
 
 import math
 from difflib import get_close_matches
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from llmkit.config.section import Section, all_defaults
+from llmkit.config.section import Nonsemantic, Section, all_defaults
 
 Average = Literal["token", "sequence"]
 PREFERENCE_LOSSES = (
@@ -128,6 +128,18 @@ class CorrectionConfig(Section):
         return self
 
 
+class MismatchConfig(Section):
+    """When trainer and engine disagree too much about the probabilities of what the engine sampled."""
+
+    max_kl: float | None = Field(0.01, gt=0)
+    """Most KL divergence per token, nats (metric `logprob_mismatch_kl`); above it an alarm rings, unset never."""
+    max_abs_p: float | None = Field(0.5, gt=0, le=1)
+    """Most difference of any one token's probabilities (metric `logprob_mismatch_abs_p_max`); above it an alarm rings,
+    unset never."""
+    on_alarm: Literal["warn", "stop"] = "warn"
+    """`warn` tells of it and goes on; `stop` ends the run before such a step changes the weights."""
+
+
 class GRPOConfig(Section):
     """Group-relative policy optimization (arXiv:2402.03300) and its kin, as choices of one loss."""
 
@@ -168,6 +180,7 @@ class GRPOConfig(Section):
     entropy_coef: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Weight of the entropy bonus, which is taken off the loss."""
     correction: CorrectionConfig = all_defaults(CorrectionConfig)
+    mismatch: Annotated[MismatchConfig, Nonsemantic] = all_defaults(MismatchConfig)
     mask_truncated: bool = False
     """Leave completions that reached `sampling.max_new_tokens` out of the loss; their groups still count them."""
     max_sampling_rounds: int = Field(1, ge=1)

@@ -10,8 +10,8 @@ from llmkit.config.section import PluginKind, PluginSection, Section
 class ScheduleConfig(Section):
     """The learning rate of each step."""
 
-    learning_rate: float = Field(1e-5, gt=0)
-    """Peak learning rate."""
+    learning_rate: float = Field(1e-5, ge=0)
+    """Peak learning rate; 0 changes nothing, and shows in reinforcement learning whether trainer and engine agree."""
     schedule: Literal["constant", "linear", "cosine", "cosine_restarts", "wsd", "inverse_sqrt"] = "linear"
     """Course of the learning rate after warm-up: `linear` and `cosine` fall to the end of the run; `cosine_restarts`
     falls and begins again (SGDR); `wsd` stays and falls at the end (warm-up, stable, decay); `inverse_sqrt` falls as

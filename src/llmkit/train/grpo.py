@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from llmkit.config.resolve import Resolved
@@ -19,6 +20,7 @@ from llmkit.train.idle_settings import warn_of_idle_settings, warn_of_repeated_p
 from llmkit.train.inputs import open_inputs
 from llmkit.train.invocation import Invocation
 from llmkit.train.loaders import open_prompts
+from llmkit.train.mismatch import MismatchAlarm
 from llmkit.train.prompt_queue import PromptQueue
 from llmkit.train.rollout_batch import metrics_of
 from llmkit.train.sampler import Sampler, open_sampler
@@ -53,6 +55,7 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
         if disable_dropout(policy.model):
             note(DROPOUT_IS_OFF)
         warn_of_repeated_prompts(policy, run.batch)
+        alarm = MismatchAlarm(run.algorithm, run.engine.name)
         loop.run(sampler.load_weights(session.start))
         if held_out and session.start == 0:
             session.log_start(loop.run(evaluate(sampler, held_out, session, step=0)))
@@ -60,7 +63,8 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             policy.model.eval()
             drawn = loop.run(sampler.draw(prompts, step))
             watch = Stopwatch()
-            metrics = metrics_of(drawn.rollouts, step - 1) | update(session.engine, drawn.kept, run)
+            metrics = metrics_of(drawn.rollouts, step - 1)
+            metrics |= update(session.engine, drawn.kept, run, partial(alarm.check, step))
             seconds = drawn.seconds | {"training_seconds": watch.read()}
             loop.run(sampler.load_weights(step))
             seconds["sync_seconds"] = watch.read()

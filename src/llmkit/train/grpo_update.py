@@ -1,12 +1,13 @@
 """The optimizer steps on one batch of scored rollouts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from llmkit.algorithms.aggregate import step_total, token_scales
-from llmkit.algorithms.importance import Correction, importance_weights, mismatch
+from llmkit.algorithms.importance import Correction, importance_weights
 from llmkit.algorithms.kl import kl_estimate
 from llmkit.algorithms.policy_loss import Surrogate, surrogate_loss
 from llmkit.config.algorithms import GRPOConfig
@@ -16,26 +17,62 @@ from llmkit.engines.training.contract import TrainEngine
 from llmkit.models.logprobs import supervised_positions
 from llmkit.models.policy import Policy
 from llmkit.models.scalars import Sums
+from llmkit.train.mismatch import Comparison
 from llmkit.train.rollout_batch import Scored, Trained, divide, penalize, score_groups, trained_batches
 from llmkit.types import Rollout
 
 
-def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> dict[str, float]:
-    """The optimizer steps on one batch of rollouts."""
+@dataclass
+class Findings:
+    """What a step's micro-batches come to.
+
+    Attributes:
+        sums: the loss, and metrics summed over tokens.
+        comparison: of trainer and engine, complete before the first optimizer step.
+    """
+
+    sums: Sums = field(default_factory=Sums)
+    comparison: Comparison = field(default_factory=Comparison)
+
+
+def update(
+    engine: TrainEngine,
+    rollouts: Sequence[Rollout],
+    run: GRPORun,
+    check: Callable[[Mapping[str, float]], None] = lambda metrics: None,
+) -> dict[str, float]:
+    """The optimizer steps on one batch of rollouts.
+
+    Args:
+        check: sees how trainer and engine disagree before weights change, and may raise.
+    """
     scored, metrics = score_groups(rollouts, run)
     parts = divide(scored, run.algorithm.updates_per_step)
     batches = [trained_batches(part, run, engine.policy) for part in parts]
-    prepare(engine.policy, batches, run)
+    found = Findings()
+    prepare(engine.policy, batches, run, found.comparison)
     engine.policy.model.train()
-    found = Sums()
-    steps = [update_once(engine, part, micro, run, found) for part, micro in zip(parts, batches, strict=True)]
-    sums = world().sum_metrics({"loss": 0.0, "num_trained_tokens": 0.0} | found.read())
+    steps: list[dict[str, float]] = []
+    compared: dict[str, float] = {}
+    for part, micro in zip(parts, batches, strict=True):
+        backward(engine, part, micro, run, found)
+        if not steps:
+            compared = found.comparison.metrics()
+            check(compared)
+        steps.append(engine.step())
+    sums = world().sum_metrics({"loss": 0.0, "num_trained_tokens": 0.0} | found.sums.read())
     count = sums.pop("num_trained_tokens")
     loss = sums.pop("loss") / len(parts)
-    num_measured = count or measure(engine.policy, parts, run, sums)
+    if not count:
+        found = measure(engine.policy, parts, run)
+        sums = world().sum_metrics(found.sums.read())
+        compared = found.comparison.metrics()
+        check(compared)
+    num_measured = count or sums.pop("num_trained_tokens", 0.0)
     return {
         "loss": loss,
         **{name: value / num_measured for name, value in sums.items()},
+        **compared,
         "num_trained_tokens": count,
         "grad_norm": max(step["grad_norm"] for step in steps),
         "learning_rate": steps[-1]["learning_rate"],
@@ -43,10 +80,10 @@ def update(engine: TrainEngine, rollouts: Sequence[Rollout], run: GRPORun) -> di
     }
 
 
-def update_once(
-    engine: TrainEngine, part: Sequence[Scored], batches: Sequence[Trained], run: GRPORun, sums: Sums
-) -> dict[str, float]:
-    """One optimizer step; adds its loss, and its metrics summed over tokens, to `sums`."""
+def backward(
+    engine: TrainEngine, part: Sequence[Scored], batches: Sequence[Trained], run: GRPORun, found: Findings
+) -> None:
+    """The gradient of one optimizer step; adds its loss and metrics to `found`."""
     total = step_total(
         run.algorithm.average,
         num_tokens=sum(rollout.completion_length for rollout, _ in part),
@@ -54,28 +91,23 @@ def update_once(
         length=run.algorithm.average_length or run.sampling.max_new_tokens,
     )
     for trained in batches:
-        loss, metrics = batch_loss(engine.policy, trained, run, total)
+        loss, metrics = batch_loss(engine.policy, trained, run, total, found.comparison)
         engine.backward(loss, trained.batch.sources)
-        sums.add({"loss": loss, **metrics})
-    return engine.step()
+        found.sums.add({"loss": loss, **metrics})
 
 
 @torch.no_grad()
-def measure(policy: Policy, parts: Sequence[Sequence[Scored]], run: GRPORun, sums: dict[str, float]) -> float:
-    """The metrics of a step without any gradient, in which the answers of every group are equally good.
-
-    Returns: the number of tokens that were measured.
-    """
-    found = Sums()
+def measure(policy: Policy, parts: Sequence[Sequence[Scored]], run: GRPORun) -> Findings:
+    """The metrics of a step without any gradient, in which the answers of every group are equally good."""
+    found = Findings()
     for trained in (trained for part in parts for trained in trained_batches(part, run, policy, keep_all=True)):
-        _, metrics = batch_loss(policy, trained, run, 1.0)
-        found.add(metrics)
-    sums |= world().sum_metrics(found.read())
-    return sums.pop("num_trained_tokens", 0.0)
+        _, metrics = batch_loss(policy, trained, run, 1.0, found.comparison)
+        found.sums.add(metrics)
+    return found
 
 
 @torch.no_grad()
-def prepare(policy: Policy, batches: Sequence[Sequence[Trained]], run: GRPORun) -> None:
+def prepare(policy: Policy, batches: Sequence[Sequence[Trained]], run: GRPORun, comparison: Comparison) -> None:
     """What is needed before the weights change: old and reference log-probabilities, advantages with a penalty in them.
 
     With one update per step the policy is the one that the step began with, so its old log-probabilities are those of
@@ -88,14 +120,21 @@ def prepare(policy: Policy, batches: Sequence[Sequence[Trained]], run: GRPORun) 
     for trained in micro:
         if len(batches) > 1 or penalized:
             trained.old_logprobs = policy.logprobs(trained.batch, temperature=temperature).logprobs
+            comparison.add(trained.old_logprobs, trained.sampler_logprobs)
         if algorithm.needs_reference:
             trained.reference_logprobs = policy.reference_logprobs(trained.batch, temperature=temperature)
     if penalized:
         penalize(micro, algorithm)
 
 
-def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """A micro-batch's part of the step's loss, and metrics of each of its [N] trained tokens."""
+def batch_loss(
+    policy: Policy, trained: Trained, run: GRPORun, total: float, comparison: Comparison
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A micro-batch's part of the step's loss, and metrics of each of its [N] trained tokens.
+
+    Probability ratios are those of the trainer alone, whatever engine sampled: its own log-probabilities of the policy
+    that the step began with are below the line. The engine's are in the importance weights and in the comparison.
+    """
     algorithm = run.algorithm
     wanted = "gradient" if algorithm.entropy_coef else "value"
     ids = trained.sequence_ids
@@ -109,6 +148,8 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
     )
     assert entropy is not None
     old = trained.old_logprobs if trained.old_logprobs is not None else logprobs.detach()
+    if trained.old_logprobs is None:
+        comparison.add(old, trained.sampler_logprobs)
     losses, clipped = surrogate_loss(logprobs, old, trained.advantages, ids, surrogate_of(algorithm))
     weights, metrics = importance_weights(old, trained.sampler_logprobs, ids, correction_of(algorithm))
     losses = weights * losses
@@ -123,7 +164,6 @@ def batch_loss(policy: Policy, trained: Trained, run: GRPORun, total: float) -> 
         "num_trained_tokens": present,
         "entropy": entropy.detach(),
         "ratio_clipped_fraction": clipped,
-        **mismatch(old, trained.sampler_logprobs),
         **metrics,
     }
 

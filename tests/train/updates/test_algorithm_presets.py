@@ -13,6 +13,7 @@ from llmkit.config.runs import SCHEMAS
 from llmkit.train.algorithm_presets import algorithm_names, find_algorithm
 from llmkit.train.grpo_update import batch_loss
 from llmkit.train.idle_settings import idle_dpo_settings, idle_grpo_settings
+from llmkit.train.mismatch import Comparison
 from llmkit.train.rollout_batch import penalize, score_groups, trained_batches
 
 from .unigram import UnigramPolicy, resolved, rollout
@@ -165,7 +166,7 @@ def test_the_loss_is_the_published_formula(name: str):
     if run.algorithm.kl_in == "reward":
         penalize([trained], run.algorithm)
     totals = {"token": NUM_TOKENS, "sequence": len(ROLLOUTS), "constant": len(ROLLOUTS) * LIMIT}
-    loss, _ = batch_loss(policy, trained, run, totals[run.algorithm.average])  # type: ignore[arg-type]
+    loss, _ = batch_loss(policy, trained, run, totals[run.algorithm.average], Comparison())  # type: ignore[arg-type]
     assert loss.item() == pytest.approx(BY_HAND[name](), rel=1e-5)
 
 

@@ -1,6 +1,7 @@
 """One batch of rollouts through the whole update, on a policy whose gradient can be had by hand."""
 
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmkit.algorithms.mismatch import mismatch
+from llmkit.errors import TrainingError
 from llmkit.models.scoring import TokenLogprobs
 from llmkit.train.grpo_update import update
 from llmkit.types import Batch, Rollout
@@ -145,10 +148,42 @@ class TestMetrics:
     def test_the_mismatch_is_measured_before_any_correction(self):
         _, plain = step()
         _, corrected = step("correction.action=mask", "correction.upper=1.0001")
-        for name in ("logprob_mismatch_kl", "logprob_mismatch_k1"):
+        names = [name for name in plain if name.startswith("logprob_mismatch_")]
+        assert len(names) == 8
+        for name in names:
             assert plain[name] == pytest.approx(corrected[name])
         assert plain["logprob_mismatch_kl"] > 0
         assert 0 < corrected["importance_clipped_fraction"] <= 1
+
+    @pytest.mark.parametrize("setting", ["updates_per_step=2", "kl_coef=0.1", "loss=clip"])
+    @pytest.mark.parametrize("tokens", [8192, 7])
+    def test_the_mismatch_is_that_of_the_policy_that_the_step_began_with(self, setting: str, tokens: int):
+        # However the step is divided, and though later updates of it have another policy.
+        _, metrics = step(setting, f"batch.tokens_per_micro_batch={tokens}", rate=5.0)
+        every = UnigramPolicy().logits.detach().log_softmax(0)
+        logprobs = torch.cat([every[one.token_ids[2:]] for one in ROLLOUTS])
+        sampled = torch.tensor([value for one in ROLLOUTS for value in one.logprobs[2:]])
+        for name, value in mismatch(logprobs.float(), sampled).items():
+            assert metrics[name] == pytest.approx(value), name
+
+    def test_a_step_without_gradient_is_compared_too(self):
+        _, metrics = step(rollouts=[rollout([2, 3], 1.0, 0), rollout([4], 1.0, 0)])
+        assert metrics["logprob_mismatch_abs_p_max"] > 0
+
+    def test_a_check_that_raises_comes_before_the_weights_change(self):
+        engine = Steps(UnigramPolicy(), 1.0)
+        seen: list[float] = []
+
+        def check(metrics: Mapping[str, float]) -> None:
+            seen.append(metrics["logprob_mismatch_kl"])
+            raise TrainingError("too far apart")
+
+        for updates in ("1", "2"):
+            run = resolved("train/grpo", f"algorithm.updates_per_step={updates}")
+            with pytest.raises(TrainingError, match="too far apart"):
+                update(engine, ROLLOUTS, run, check)
+        assert engine.gradients == []
+        assert seen[0] == pytest.approx(seen[1])
 
     def test_shaped_rewards_are_told_beside_the_rewards(self):
         _, metrics = step("reward_shaping.bias=1", "reward_shaping.scale=2")
