@@ -11,7 +11,7 @@ from llmkit.config.algorithms import GRPOConfig
 from llmkit.distributed.world import world
 from llmkit.errors import TrainingError
 from llmkit.formatting import format_number
-from llmkit.train.console import warn
+from llmkit.terminal import warn
 
 MAX_WARNINGS = 5
 """Alarms that are told of; later ones show in the metrics alone."""
