@@ -14,6 +14,8 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"
 """Instruction sets that decide how fast matrix products are."""
 COMPILERS = ("c++", "g++", "clang++")
 SAMPLE_SECONDS = 0.25
+GPU_SECONDS = 30.0
+DEVICES = Path("/dev")
 
 
 def processor_flags() -> list[str]:
@@ -102,6 +104,38 @@ def torch_devices() -> dict[str, Any]:
         "gpus": gpus,
         "mps": torch.backends.mps.is_available(),
     }
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def nvidia_gpus() -> list[str]:
+    """Names by which CUDA_VISIBLE_DEVICES knows the GPUs of this machine that the process may use, without PyTorch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        return [] if "-1" in names else names
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GPU_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):  # a driver that does not answer: there is no GPU to work with
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdecimal()]
+
+
+def ascend_npus() -> list[str]:
+    """Numbers of the Ascend NPUs of this machine."""
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    found = (path.name.removeprefix("davinci") for path in DEVICES.glob("davinci*"))
+    return sorted((number for number in found if number.isdecimal()), key=int)
 
 
 def _busy_ticks() -> int | None:

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from llmkit import plugins
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 BUILTIN = "builtin:"
 MAIN = "main"
+NO_LIMIT = 1 << 30
+"""What a model that names no limit has for its context."""
 LOAD_ERRORS = (
     OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError,
     SafetensorError, StrictDataclassError, pickle.UnpicklingError,
@@ -109,10 +111,18 @@ def load_weights(model: nn.Module, directory: Path) -> None:
 
 def context_length(config: ModelConfig, *, needs_weights: bool = True) -> int:
     """Most tokens that the model can take; a model that names no limit has a very large one."""
+    return getattr(load_text_config(config, needs_weights=needs_weights), "max_position_embeddings", None) or NO_LIMIT
+
+
+def load_text_config(config: ModelConfig, *, needs_weights: bool = True) -> PreTrainedConfig:
+    """What `config.json` says of the language model: heads, layers, context.
+
+    Raises:
+        ModelError: the checkpoint cannot be found, or its configuration cannot be read.
+    """
     path = checkpoint_path(config, needs_weights=needs_weights)
     with _loading(config, "model"):
-        architecture = AutoConfig.from_pretrained(path, **_hub_options(config))
-    return getattr(architecture.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        return AutoConfig.from_pretrained(path, **_hub_options(config)).get_text_config()
 
 
 def load_on_meta(config: ModelConfig) -> nn.Module:

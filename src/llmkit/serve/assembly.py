@@ -12,14 +12,11 @@ from llmkit.data.opening import open_codec
 from llmkit.engines.inference.contract import EngineContext, ServingEngine
 from llmkit.engines.inference.wrapped import serving_engine
 from llmkit.errors import ConfigError, ModelError, RequestError
-from llmkit.models.loading import context_length
+from llmkit.models.loading import NO_LIMIT, context_length
 from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.service import Service
 
 logger = logging.getLogger("llmkit.serve")
-
-NO_LIMIT = 1 << 30
-"""What a model that names no limit has for its context."""
 
 
 async def open_service(run: ServeRun) -> Service:

@@ -7,8 +7,7 @@ from llmkit import plugins
 from llmkit.config.serving import ServeRun
 from llmkit.data.opening import open_codec
 from llmkit.errors import ConfigError, ModelError
-from llmkit.models.loading import checkpoint_path, context_length
-from llmkit.serve.assembly import NO_LIMIT
+from llmkit.models.loading import NO_LIMIT, checkpoint_path, context_length
 from llmkit.serve.keys import open_keys
 from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.parsing.tools import find_parser
