@@ -251,9 +251,13 @@ class Rollout:
         stop_reason: how the last turn ended.
         record: the record it answers.
         group_id: rollouts of one prompt share it.
-        reward: None until it was scored.
         prompt: the first prompt as text, special tokens included.
         completion: everything that was sampled, as text.
+        reward: what it is worth; None until it was scored, and when a reward failed.
+        rewards: what each reward says, by name, before weights and `discount`.
+        reward_error: why it has no reward, when one failed.
+        turns: the text of each sampled turn, where there are several; empty stands for `completion` alone.
+        discount: what the workflow multiplies the reward by.
     """
 
     token_ids: list[int]
@@ -266,6 +270,15 @@ class Rollout:
     prompt: str
     completion: str
     reward: float | None = None
+    rewards: dict[str, float] = field(default_factory=dict[str, float])
+    reward_error: str | None = None
+    turns: tuple[str, ...] = ()
+    discount: float = 1.0
+
+    @property
+    def last_turn(self) -> str:
+        """What the policy said last."""
+        return self.turns[-1] if self.turns else self.completion
 
     @property
     def completion_length(self) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from llmkit.engines.inference.echo import Config, EchoEngine
-from llmkit.errors import EngineError, RewardError
-from llmkit.rollout.groups import rollout_seed, sample_groups, score_all
+from llmkit.errors import EngineError
+from llmkit.rollout.groups import rollout_seed, sample_groups
 from llmkit.rollout.workflows.single_turn import SingleTurn
-from llmkit.testing.samples import record, rollout
+from llmkit.testing.samples import record
 from llmkit.testing.tiny import tiny_codec
 from llmkit.types import Completion, Record, Rollout, SamplingParams
 
@@ -125,17 +125,3 @@ class TestFailure:
 
         assert asyncio.run(cancelled())
         assert workflow.cancelled == [RECORDS[0]] * 3
-
-
-class TestScoring:
-    def test_every_rollout_gets_its_reward(self):
-        rollouts = [rollout("a"), rollout("abc")]
-        asyncio.run(score_all(rollouts, lambda rollout: len(rollout.completion)))
-        assert [one.reward for one in rollouts] == [1.0, 3.0]
-
-    def test_a_reward_that_fails_is_told_with_its_row(self):
-        def broken(rollout: Rollout) -> float:
-            raise KeyError("solution")
-
-        with pytest.raises(RewardError, match=r"^rows\.jsonl:1: the reward 'broken' raised KeyError"):
-            asyncio.run(score_all([rollout("a")], broken))

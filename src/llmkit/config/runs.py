@@ -23,6 +23,7 @@ from llmkit.config.schema import (
     SamplingConfig,
     SFTDataConfig,
 )
+from llmkit.config.scoring import ScoringConfig
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
 from llmkit.config.serving import ServeRun
 from llmkit.config.watching import check_answering, check_watching
@@ -103,6 +104,7 @@ class GRPORun(TrainingRun):
     """How a rollout is made of a prompt."""
     reward: Annotated[PluginSection, PluginKind("rewards", "gsm8k")]
     """What scores a rollout."""
+    scoring: ScoringConfig = all_defaults(ScoringConfig)
 
     @model_validator(mode="after")
     def _completion_fits(self) -> Self:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from llmkit.config.scoring import ScoringConfig
 from llmkit.config.section import Nonsemantic, PluginKind, PluginSection, Section, all_defaults
 
 
@@ -195,6 +196,7 @@ class GenerateConfig(Section):
 
     reward: Annotated[PluginSection | None, PluginKind("rewards")] = None
     """What scores an answer; unset samples none."""
+    scoring: ScoringConfig = all_defaults(ScoringConfig)
     workflow: Annotated[PluginSection, PluginKind("workflows", "single_turn")]
     """How an answer is made of a question."""
     max_rows: int = Field(64, ge=1)

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
 
 class Reward(Protocol):
-    """Scores a finished rollout. `build(config) -> Reward` makes one; it may also be an `async` callable."""
+    """Scores a finished rollout. `build(config) -> Reward` makes one; it may also be an `async` callable.
+
+    A run calls it in a child process, and kills that when it takes longer than `scoring.timeout_seconds`: it may loop,
+    crash or eat memory, and costs one rollout. A plugin's front may have, besides `Config` and `build`:
+
+    - `IN_PROCESS = True`: call it in the run's own process; it is quick, or `async` with deadlines of its own. If it
+      has an `async` method `close`, that is called at the end of the run.
+    - `quick(config, rollout) -> float | None`: a reward that is certain without slow or dangerous work; None leaves the
+      rollout to the child process.
+    """
 
     def __call__(self, rollout: Rollout) -> float | Awaitable[float]:
         """How good `rollout.completion` is as an answer to `rollout.record`: a finite number, more is better.

@@ -1,14 +1,13 @@
-"""Sample and score groups of rollouts."""
+"""Sample groups of rollouts."""
 
-import asyncio
 import dataclasses
 import hashlib
 from collections.abc import Sequence
 
 from llmkit.data.codec import TextCodec
 from llmkit.engines.inference.contract import InferenceEngine
-from llmkit.rollout.contract import Reward, Workflow
-from llmkit.rollout.score import score
+from llmkit.rollout.contract import Workflow
+from llmkit.rollout.tasks import Tasks
 from llmkit.types import Record, Rollout, SamplingParams
 
 
@@ -33,7 +32,7 @@ async def sample_groups(
     """
     if places is None:
         places = every_place(len(records), group_size)
-    async with _Tasks() as group:
+    async with Tasks() as group:
         tasks = [
             group.create_task(
                 workflow.run(
@@ -54,26 +53,6 @@ def every_place(num_groups: int, group_size: int) -> list[tuple[int, int]]:
     return [(index, member) for index in range(num_groups) for member in range(group_size)]
 
 
-async def score_all(rollouts: Sequence[Rollout], reward: Reward) -> None:
-    """Set the reward of every rollout.
-
-    Raises:
-        RewardError: names the reward, the row and the completion.
-    """
-    for rollout in rollouts:
-        rollout.reward = await score(reward, rollout)
-
-
 def rollout_seed(seed: str, index: int, member: int) -> int:
     """A 64-bit number that belongs to one rollout alone."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{index}:{member}".encode(), digest_size=8).digest())
-
-
-class _Tasks(asyncio.TaskGroup):
-    """A task group that raises the first error as it is instead of wrapped in an exception group."""
-
-    async def __aexit__(self, *exception: object) -> None:
-        try:
-            await super().__aexit__(*exception)  # type: ignore[arg-type] - the three values of a with block
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None

@@ -11,15 +11,17 @@ from llmkit.types import Rollout
 SHOWN_CHARACTERS = 80
 
 
-async def score(reward: Reward, rollout: Rollout) -> float:
+async def score(reward: Reward, rollout: Rollout, name: str | None = None) -> float:
     """What the reward says about a rollout: a finite number.
 
     Args:
         reward: a plain or an `async` callable.
         rollout: a finished rollout; it is not changed.
+        name: of the reward, for errors; None is what Python calls it.
     Raises:
         RewardError: the reward raised, or returned something else; names the reward, the row and the completion.
     """
+    name = name or str(getattr(reward, "__name__", type(reward).__name__))
     try:
         value = reward(rollout)
         if inspect.isawaitable(value):
@@ -28,10 +30,10 @@ async def score(reward: Reward, rollout: Rollout) -> float:
         raise
     except Exception as error:
         # A reward is foreign code and may raise anything.
-        raise RewardError(_message(reward, rollout, f"raised {type(error).__name__}: {error}")) from error
+        raise RewardError(described(name, rollout, f"raised {type(error).__name__}: {error}")) from error
     number = _as_float(value)
     if number is None or not math.isfinite(number):
-        raise RewardError(_message(reward, rollout, f"returned {value!r}, which is not a finite number"))
+        raise RewardError(described(name, rollout, f"returned {value!r}, which is not a finite number"))
     return number
 
 
@@ -45,8 +47,8 @@ def _as_float(value: object) -> float | None:
         return None
 
 
-def _message(reward: Reward, rollout: Rollout, what: str) -> str:
-    name = getattr(reward, "__name__", None) or type(reward).__name__
+def described(name: str, rollout: Rollout, what: str) -> str:
+    """What happened to a reward, with the row and the completion's beginning."""
     start = rollout.completion[:SHOWN_CHARACTERS]
     rest = "..." if len(rollout.completion) > SHOWN_CHARACTERS else ""
     return f"{rollout.record.source}: the reward '{name}' {what}, for the completion {start + rest!r}"

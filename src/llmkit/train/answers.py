@@ -108,6 +108,7 @@ def open_answers(session: Session, inputs: Inputs, questions: Sequence[Record]) 
             engine=ENGINE,
             workflow=generate.workflow,
             reward=generate.reward,
+            scoring=generate.scoring,
             refresh=session.refresh_sampling,
         ) as maker,
     ):
@@ -115,8 +116,11 @@ def open_answers(session: Session, inputs: Inputs, questions: Sequence[Record]) 
 
 
 def reward_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """What held-out rollouts have in common: mean reward, share of rewards of exactly 1, tokens of a completion."""
-    rewards = [rollout.reward or 0.0 for rollout in rollouts]
+    """What held-out rollouts have in common: mean reward, share of rewards of exactly 1, tokens of a completion.
+
+    Those whose reward failed have no part in the first two.
+    """
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     return {
         "eval_reward_mean": sum(rewards) / len(rewards),
         "eval_accuracy": sum(reward == 1 for reward in rewards) / len(rewards),

@@ -162,6 +162,8 @@ def describe_rollout(rollout: Rollout) -> dict[str, Any]:
         "prompt": rollout.prompt,
         "completion": rollout.completion,
         "reward": rollout.reward,
+        "rewards": rollout.rewards,
+        "reward_error": rollout.reward_error,
         "stop_reason": rollout.stop_reason,
         "completion_length": rollout.completion_length,
         "version_min": min(versions, default=None),

@@ -190,9 +190,15 @@ def metrics_of(rollouts: Sequence[Rollout], version: int) -> dict[str, float]:
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     lengths = [rollout.completion_length for rollout in rollouts]
     oldest = min(version for rollout in rollouts for version in rollout.versions if version >= 0)
-    return {
+    names = list(dict.fromkeys(name for rollout in rollouts for name in rollout.rewards))
+    by_name = {
+        f"reward_{name}_mean": statistics.fmean(one.rewards[name] for one in rollouts if name in one.rewards)
+        for name in (names if len(names) > 1 else [])
+    }
+    return by_name | {
         "reward_mean": statistics.fmean(rewards),
         "reward_std": statistics.pstdev(rewards),
+        "reward_error_fraction": statistics.fmean(rollout.reward_error is not None for rollout in rollouts),
         "completion_length_mean": statistics.fmean(lengths),
         "truncated_fraction": statistics.fmean(rollout.stop_reason == "length" for rollout in rollouts),
         "staleness_max": version - oldest,

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmkit import plugins
+from llmkit.config.scoring import ScoringConfig
 from llmkit.config.section import PluginSection
 from llmkit.data.codec import TextCodec
 from llmkit.distributed.world import world
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
-from llmkit.rollout.groups import every_place, sample_groups, score_all
+from llmkit.rollout.groups import every_place, sample_groups
+from llmkit.rollout.scoring.scorer import Scorer
 from llmkit.train.costs import Stopwatch
 from llmkit.train.inputs import build
 from llmkit.types import Record, Rollout, SamplingParams
@@ -19,7 +21,7 @@ from llmkit.types import Record, Rollout, SamplingParams
 
 @dataclass(frozen=True)
 class RolloutMaker:
-    """Engine, workflow and reward.
+    """Engine, workflow and rewards.
 
     Attributes:
         refresh: brings the weights that the engine samples with up to date, where the policy's own are divided; None
@@ -29,7 +31,7 @@ class RolloutMaker:
     codec: TextCodec
     engine: InferenceEngine
     workflow: Any
-    reward: Any
+    scorer: Scorer
     refresh: Callable[[], None] | None = None
 
     async def load_weights(self, version: int) -> None:
@@ -47,8 +49,10 @@ class RolloutMaker:
             max_new_tokens: of a completion, at most.
             seed: the same one draws the same completions from the same weights, however many processes there are.
 
+        A rollout whose reward failed has none; `reward_error` says why.
+
         Raises:
-            RewardError: the reward fails; names the row.
+            RewardError: more rewards failed than the run allows; names the row.
         """
         together = world()
         places = every_place(len(records), group_size)
@@ -73,11 +77,13 @@ class RolloutMaker:
                 places=places[start:end],
             )
             seconds["generation_seconds"] = watch.read()
-            await score_all(rollouts, self.reward)
+            await self.scorer.score(rollouts)
             seconds["scoring_seconds"] = watch.read()
         everywhere = [rollout for share in together.gather(rollouts) for rollout in share]
         # Waiting for the slowest process is part of sampling.
         seconds["generation_seconds"] += watch.read()
+        # Every process has all groups as a whole now, and comes to the same rewards, or to the same error.
+        self.scorer.combine(everywhere)
         return everywhere, seconds
 
 
@@ -91,6 +97,7 @@ def open_rollout_maker(
     config: Any = None,
     workflow: PluginSection,
     reward: PluginSection,
+    scoring: ScoringConfig,
     refresh: Callable[[], None] | None,
 ) -> Iterator[RolloutMaker]:
     """Start engine, workflow and reward; close the engine however the run ends.
@@ -101,10 +108,12 @@ def open_rollout_maker(
         config: of the engine; None takes its defaults.
         refresh: see `RolloutMaker`.
     """
-    made, scored = build("workflows", workflow), build("rewards", reward)
+    made, scorer = build("workflows", workflow), Scorer(reward, scoring)
     front = plugins.load("engines", engine)
     started: InferenceEngine = front.build(front.Config() if config is None else config, context)
     try:
-        yield RolloutMaker(codec, started, made, scored, refresh)
+        loop.run(scorer.start())
+        yield RolloutMaker(codec, started, made, scorer, refresh)
     finally:
+        loop.run(scorer.close())
         loop.run(started.close())

@@ -29,7 +29,7 @@ class Drawn:
 
     Attributes:
         rollouts: everything that was sampled, scored.
-        kept: what there is to train on.
+        kept: what there is to train on; rollouts whose reward failed are not.
         num_rounds: how often prompts were drawn.
         seconds: `generation_seconds` and `scoring_seconds`.
     """
@@ -63,8 +63,9 @@ class Sampler:
         size, most = self.run.batch.prompts_per_step, self.run.algorithm.max_sampling_rounds
         while drawn.num_rounds < most and (missing := size - num_groups(drawn.kept)):
             rollouts = await self._round(prompts.take(missing), step, drawn)
-            drawn.kept += different(rollouts) if most > 1 else rollouts
-        drawn.kept = drawn.kept or drawn.rollouts
+            scored = [rollout for rollout in rollouts if rollout.reward is not None]
+            drawn.kept += different(scored) if most > 1 else scored
+        drawn.kept = drawn.kept or [rollout for rollout in drawn.rollouts if rollout.reward is not None]
         return drawn
 
     async def held_out(self, records: Sequence[Record]) -> list[Rollout]:
@@ -126,6 +127,7 @@ def open_sampler(
         config=run.engine,
         workflow=run.workflow,
         reward=run.reward,
+        scoring=run.scoring,
         refresh=refresh,
     ) as maker:
         yield Sampler(run, maker)

@@ -3,6 +3,8 @@
 from llmkit.config.section import Section
 from llmkit.types import Rollout
 
+IN_PROCESS = True
+
 
 class Config(Section):
     """Nothing to choose."""

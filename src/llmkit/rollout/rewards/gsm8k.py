@@ -36,6 +36,11 @@ def build(config: Config) -> "GSM8KReward":
     return GSM8KReward(config)
 
 
+def quick(config: Config, rollout: Rollout) -> float | None:
+    """The reward, unless math-verify has to be asked, which may take for ever."""
+    return GSM8KReward(config).without_formulas(rollout)
+
+
 class GSM8KReward:
     """The reward: a pure function of the completion and the record's reference answer."""
 
@@ -48,31 +53,45 @@ class GSM8KReward:
         Raises:
             RewardError: the record has no reference answer.
         """
+        known = self.without_formulas(rollout)
+        if known is not None:
+            return known
+        answers = self._answers(rollout)
+        return float(answers is not None and same_formula(*answers, self._config.timeout_seconds))
+
+    def without_formulas(self, rollout: Rollout) -> float | None:
+        """The reward where it is certain without math-verify, None where it is not.
+
+        Raises:
+            RewardError: the record has no reference answer.
+        """
+        answers = self._answers(rollout)
+        if answers is None:
+            return 0.0
+        is_right = self._is_right(*answers)
+        return None if is_right is None else float(is_right)
+
+    def _answers(self, rollout: Rollout) -> tuple[str, str] | None:
+        """The completion's answer and the reference; None when the completion has none."""
         reference = rollout.record.answer
         if reference is None or not reference.strip():
             raise RewardError(
                 f"{rollout.record.source}: no reference answer for the reward 'gsm8k'; give the row an 'answer', or "
                 "name its column with --set formatter.answer_column=..."
             )
-        answer = extract_answer(rollout.completion, strict=self._config.strict)
-        return (
-            0.0
-            if answer is None
-            else float(self._is_right(answer, extract_answer(reference, strict=True) or reference))
-        )
+        answer = extract_answer(rollout.last_turn, strict=self._config.strict)
+        return None if answer is None else (answer, extract_answer(reference, strict=True) or reference)
 
-    def _is_right(self, answer: str, reference: str) -> bool:
+    def _is_right(self, answer: str, reference: str) -> bool | None:
+        """None when math-verify has to be asked."""
         if self._config.method == "math_verify":
-            return self._same_formula(answer, reference)
+            return None
         number, wanted = parse_number(answer), parse_number(reference)
         if number is not None and wanted is not None:
             return same_number(number, wanted)
         if _plain(answer) == _plain(reference):
             return True
-        return self._config.method == "auto" and _has_math_verify() and self._same_formula(answer, reference)
-
-    def _same_formula(self, answer: str, reference: str) -> bool:
-        return same_formula(answer, reference, self._config.timeout_seconds)
+        return None if self._config.method == "auto" and _has_math_verify() else False
 
 
 def _has_math_verify() -> bool:

@@ -1,0 +1,28 @@
+"""Rewards in a child process."""
+
+import asyncio
+from collections.abc import Callable
+
+from llmkit import plugins
+from llmkit.config.sending import unpacked
+from llmkit.rollout.score import score
+from llmkit.types import Rollout
+
+
+def open_rewards(parts: list[tuple[str, str, bytes]]) -> Callable[[str, Rollout], float]:
+    """What scores a rollout with the reward of a name.
+
+    Args:
+        parts: see `packed_parts`.
+    Raises:
+        LLMKitError: a reward cannot be built.
+    """
+    rewards = {
+        name: plugins.load("rewards", plugin).build(unpacked(config, "rewards", plugin))
+        for name, plugin, config in parts
+    }
+
+    def score_one(name: str, rollout: Rollout) -> float:
+        return asyncio.run(score(rewards[name], rollout, name))
+
+    return score_one
