@@ -74,16 +74,18 @@ class Link(Protocol):
         method: str = "POST",
         params: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
+        kind: Any = Any,
     ) -> Any:
         """The JSON of an answer, its text where it is not JSON, None where it is empty.
 
         Args:
             phase: what is being done, for error messages: `pausing`, `sending weights`.
             timeout_seconds: for the whole call; None takes the link's own.
+            kind: type of the JSON, such as a msgspec struct with the fields that are wanted; other JSON is an error.
         """
         ...
 
-    def events(self, path: str, body: Mapping[str, Any], *, phase: str) -> AsyncGenerator[Any]:
+    def events(self, path: str, body: Mapping[str, Any], *, phase: str, kind: Any = Any) -> AsyncGenerator[Any]:
         """The JSON of each server-sent event, until `[DONE]` or the end; an `{"error": ...}` event raises."""
         ...
 
@@ -95,10 +97,12 @@ class ServerFacts:
     Attributes:
         context_length: most tokens of prompt and completion together; None where it does not tell.
         version: of the program, as text; empty where it does not tell.
+        adapters: names that it serves besides the model's own.
     """
 
     context_length: int | None
     version: str = ""
+    adapters: tuple[str, ...] = ()
 
 
 class Dialect(Protocol):
@@ -121,11 +125,15 @@ class Dialect(Protocol):
         """What it serves; also shows that it is ready. Cheap: health checks call it."""
         ...
 
-    def stream(self, link: Link, request: GenerationRequest, version: int) -> AsyncGenerator[Delta]:
+    def stream(
+        self, link: Link, request: GenerationRequest, version: int, *, whole: bool, timeout_seconds: float
+    ) -> AsyncGenerator[Delta]:
         """Deltas of all completions; `text` stays empty, and stop strings are the engine's own business.
 
         Args:
             version: of the weights, where the server does not stamp its tokens itself.
+            whole: one delta for each completion is enough, when it has ended.
+            timeout_seconds: for the whole request, where it is not streamed.
         """
         ...
 
