@@ -195,7 +195,8 @@ class SamplingParams:
         stop: strings that end the completion; the text ends before them, the tokens with the one that completed them.
         structure: what the completion must look like.
         logprob_kind: of which distribution the log-probabilities are: `raw` the model's own, `scaled` after temperature
-            and nothing else (what training compares with), `processed` the one that was drawn from.
+            and nothing else (what training compares with), `processed` the one that was drawn from, `any` the one that
+            the engine has at hand, for callers who look at none.
         num_top_logprobs: likeliest tokens to report at each place.
         prompt_logprobs: report the log-probabilities of the prompt's tokens too.
     """
@@ -216,7 +217,7 @@ class SamplingParams:
     min_new_tokens: int = 0
     stop: tuple[str, ...] = ()
     structure: Structure | None = None
-    logprob_kind: Literal["raw", "scaled", "processed"] = "scaled"
+    logprob_kind: Literal["raw", "scaled", "processed", "any"] = "scaled"
     num_top_logprobs: int = 0
     prompt_logprobs: bool = False
 

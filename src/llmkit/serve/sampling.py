@@ -50,7 +50,7 @@ def openai_sampling(
         min_new_tokens=request.min_tokens or 0,
         stop=stop_strings(request.stop),
         structure=structure or _structure(request.response_format, request.structured_outputs),
-        logprob_kind="scaled" if top_logprobs is None and request.prompt_logprobs is None else "raw",
+        logprob_kind="any" if top_logprobs is None and request.prompt_logprobs is None else "raw",
         num_top_logprobs=max(top_logprobs or 0, request.prompt_logprobs or 0),
         prompt_logprobs=request.prompt_logprobs is not None,
     )

@@ -5,11 +5,10 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
 from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequest, PauseMode
 from llmkit.engines.inference.remote.completions import completion_deltas
 from llmkit.engines.inference.remote.contract import Link, ServerFacts
+from llmkit.engines.inference.remote.models import ask_models
 from llmkit.engines.inference.remote.prometheus import metric_values
 from llmkit.engines.inference.remote.refusals import (
     ServedLogprobs,
@@ -18,29 +17,14 @@ from llmkit.engines.inference.remote.refusals import (
     check_unknown,
     refuse,
 )
+from llmkit.engines.inference.remote.seeds import folded
 from llmkit.errors import EngineError
 from llmkit.types import Structure
 
-SEEDS = 1 << 62
-"""vLLM takes seeds of 63 bits and more of them for further completions; ours are folded into this many."""
 LEAST_TEMPERATURE = 0.01
 """Below it, and above 0, vLLM draws with this one instead."""
 MOST_BIAS = 100.0
 """Larger ones are cut to it."""
-
-
-class ModelCard(Struct):
-    """What /v1/models says of a model or an adapter."""
-
-    id: str
-    max_model_len: int | None = None
-    parent: str | None = None
-
-
-class ModelList(Struct):
-    """The answer of /v1/models."""
-
-    data: list[ModelCard]
 
 
 class VLLMDialect:
@@ -82,15 +66,8 @@ class VLLMDialect:
     async def facts(self, link: Link) -> ServerFacts:
         """See `Dialect.facts`."""
         await link.call("/health", phase="asking how it is", method="GET")
-        models: ModelList = await link.call("/v1/models", phase="asking what it serves", method="GET", kind=ModelList)
         program = await link.call("/version", phase="asking its version", method="GET")
-        lengths = {card.id: card.max_model_len for card in models.data if card.parent is None}
-        if link.server.model not in lengths:
-            what = f"no model '{link.server.model}'; there are: {', '.join(lengths)}"
-            raise EngineError(f"{link.server.url}: asking what it serves: {what}")
-        adapters = tuple(card.id for card in models.data if card.parent is not None)
-        version = program.get("version", "") if isinstance(program, dict) else ""
-        return ServerFacts(lengths[link.server.model], str(version), adapters)
+        return await ask_models(link, str(program.get("version", "")) if isinstance(program, dict) else "")
 
     def stream(
         self, link: Link, request: GenerationRequest, version: int, *, whole: bool, timeout_seconds: float
@@ -170,7 +147,7 @@ def _body(link: Link, request: GenerationRequest) -> dict[str, Any]:
         # It refuses several greedy completions of one prompt; of several equal prompts it does not.
         body |= {"n": 1, "prompt": [prompt] * count}
     if sampling.seed is not None:
-        body["seed"] = sampling.seed % SEEDS
+        body["seed"] = folded(sampling.seed)
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.logit_bias:

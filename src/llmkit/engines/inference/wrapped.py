@@ -130,8 +130,8 @@ class WrappedEngine:
             value = getattr(sampling, name)
             if name in UNDERSTOOD or value == getattr(plain, name):
                 continue
-            if name == "logprob_kind" and value == "raw" and sampling.temperature in (0, 1):
-                continue  # the scaled ones, which plain engines give, are the same
+            if name == "logprob_kind" and (value == "any" or (value == "raw" and sampling.temperature in (0, 1))):
+                continue  # the scaled ones, which plain engines give, will do, or are the same
             raise RequestError(f"{self._name} does not know {name} ({value!r}); leave it out, or use another engine")
         if sampling.stop and self._tokenizer is None:
             raise RequestError("stop strings need a tokenizer, and there is none; give stop_token_ids")

@@ -30,9 +30,9 @@ def token_scores(
     for kind in dict.fromkeys(kinds):
         rows = [row for row, other in enumerate(kinds) if other == kind]
         every = len(rows) == len(states)
-        values = {"raw": logits, "scaled": scaled, "processed": processed}[kind]
+        values = {"raw": logits, "processed": processed}.get(kind, scaled)
         values = values if every else values[rows]
-        if kind != "scaled":
+        if kind in ("raw", "processed"):
             values = values.float().log_softmax(dim=-1)
         counts = [states[row].sampling.num_top_logprobs for row in rows]
         for row, score in zip(rows, _score(values, tokens if every else tokens[rows], counts), strict=True):

@@ -47,7 +47,7 @@ class SamplerState:
         self.is_greedy = sampling.temperature < GREEDY_BELOW
         self.temperature = 1.0 if self.is_greedy else sampling.temperature
         self.truncates = not self.is_greedy and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
-        self.wants_scores = sampling.logprob_kind != "scaled" or sampling.num_top_logprobs > 0
+        self.wants_scores = sampling.logprob_kind not in ("scaled", "any") or sampling.num_top_logprobs > 0
         self.penalties = _Penalties.of(sampling, prompt_ids, context.num_drawable)
         self.structure = _structure(sampling, context)
         self._always_edits = (
