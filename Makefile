@@ -40,5 +40,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[dev,serve,math,tensorboard,wandb,adapters,quantization,torchao]'
+	$(INSTALL) --editable '.[dev,serve,math,tensorboard,wandb,adapters,quantization,torchao,gguf]'
 	touch $@

@@ -1,16 +1,18 @@
 """Weights from one layout to another: the same names, shapes, types and bits."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from transformers import AutoModelForCausalLM
 
 from llmkit import cli
-from llmkit.convert.checkpoints.command import shards
+from llmkit.convert.checkpoints.safetensors_files import shards
 from llmkit.convert.tensor_files import TensorShape, WeightFiles
 from llmkit.testing.tiny import tiny_model
 
@@ -106,3 +108,21 @@ def test_damage_is_told_and_nothing_is_written(tmp_path: Path, capsys: pytest.Ca
 def test_a_shard_is_full_before_the_next_begins():
     shapes = {name: TensorShape(torch.float32, (size,)) for name, size in (("a", 2), ("b", 1), ("c", 9), ("d", 1))}
     assert shards(shapes, 12) == [["a", "b"], ["c"], ["d"]]
+
+
+@pytest.mark.parametrize(("to", "name"), [("dcp", "distributed"), ("torch", "model.pt"), ("safetensors", "model")])
+def test_parts_of_tensors_come_together_again(to: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llmkit.convert.tensor_source.PART_BYTES", 1000)
+    assert convert(tiny_model(), "--to", to, "--output", tmp_path / name, "--verify") == 0
+    assert convert(tmp_path / name, "--output", tmp_path / "back", "--verify") == 0
+    assert_same(tensors_of(tiny_model()), tensors_of(tmp_path / "back"))
+
+
+def test_torch_reads_what_was_written(tmp_path: Path):
+    assert convert(tiny_model(), "--to", "torch", "--output", tmp_path / "model.pt") == 0
+    state = tensors_of(tiny_model())
+    assert_same(torch.load(tmp_path / "model.pt", weights_only=True), state)
+    assert zipfile.ZipFile(tmp_path / "model.pt").testzip() is None, "checksums are those of the values"
+    assert convert(tiny_model(), "--to", "dcp", "--output", tmp_path / "dcp") == 0
+    dcp_to_torch_save(tmp_path / "dcp", tmp_path / "from_dcp.pt")
+    assert_same(torch.load(tmp_path / "from_dcp.pt", weights_only=True), state)

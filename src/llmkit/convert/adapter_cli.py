@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from llmkit.convert.options import AsJson, Base, Overwrite, Revision, TrustRemoteCode
+
 EXAMPLES = """\b
 Examples:
   llmkit convert adapter runs/loha/checkpoints/step-200 --rank 16 --output lora       for vLLM and SGLang
@@ -27,18 +29,11 @@ def adapter(
         int | None,
         typer.Option(metavar="N", min=1, show_default=False, help="Of every module; unset takes what each needs."),
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", show_default=False, help="Base model; by default the one the adapter names."),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(metavar="REV", show_default=False, help="Revision of a base model from the hub.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier conversion wrote.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the base model.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON document.")] = False,
+    base: Base = None,
+    revision: Revision = None,
+    overwrite: Overwrite = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert an adapter to a plain LoRA, or to one of a lower rank, and say what that loses.
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from llmkit.convert.options import AsJson, Overwrite
+
 EXAMPLES = """\b
 Examples:
   llmkit convert dataset chats.jsonl --output chats.parquet                     another type, the same rows
@@ -76,8 +78,8 @@ def dataset(
     skip_faulty: Annotated[
         bool, typer.Option("--skip-faulty", help="Leave out rows that cannot be read or held.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON document.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert rows to another format or file type, and choose, draw or divide them.
 

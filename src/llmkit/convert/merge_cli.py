@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from llmkit.convert.options import AsJson, Base, DType, Overwrite, Revision, TrustRemoteCode, WeightType
+
 EXAMPLES = """\b
 Examples:
   llmkit convert merge runs/math/checkpoints/step-200 --output merged
@@ -28,15 +30,6 @@ class Method(StrEnum):
     SVD = "svd"
 
 
-class DType(StrEnum):
-    """Type of the merged weights."""
-
-    SAME = "same"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(epilog=EXAMPLES)(merge)
@@ -47,13 +40,8 @@ def merge(
         list[Path], typer.Argument(metavar="ADAPTER...", help="Directories of adapters in PEFT's layout.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory to write the model to.")],
-    base: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", show_default=False, help="Base model; by default the one the adapter names."),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(metavar="REV", show_default=False, help="Revision of a base model from the hub.")
-    ] = None,
+    base: Base = None,
+    revision: Revision = None,
     weight: Annotated[
         list[float] | None,
         typer.Option(metavar="N", show_default=False, help="Weight of each adapter in turn. [default: 1 each]"),
@@ -73,17 +61,13 @@ def merge(
         int | None, typer.Option(metavar="N", min=1, show_default=False, help="Rank of the sum, with --method svd.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what dare_* draws.")] = 0,
-    dtype: Annotated[
-        DType, typer.Option(metavar="TYPE", help=f"Of the merged weights: {', '.join(DType)} as the base model.")
-    ] = DType.SAME,
+    dtype: WeightType = DType.SAME,
     verify: Annotated[
         bool, typer.Option("--verify", help="Load the result and compare its logits; needs both models in memory.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier conversion wrote.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the base model.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON document.")] = False,
+    overwrite: Overwrite = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
     """Merge adapters into their base model.
 

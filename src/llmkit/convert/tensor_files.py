@@ -1,11 +1,12 @@
-"""Safetensors files read and written one tensor at a time, through plain reads, so that memory holds one tensor.
+"""Safetensors files read and written in parts of a tensor, through plain reads, so that memory holds one part.
 
 The layout: 8 bytes with the length of a JSON header, the header, and the tensors' bytes at the offsets that it says.
 """
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -44,10 +45,16 @@ class TensorShape:
     @property
     def num_bytes(self) -> int:
         """Bytes that its values take."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one index of its first dimension."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def of_rows(self, rows: slice) -> "TensorShape":
+        """The same of some rows."""
+        return TensorShape(self.dtype, (len(range(*rows.indices(self.shape[0]))), *self.shape[1:]))
 
 
 class SafetensorsReader:
@@ -85,17 +92,19 @@ class SafetensorsReader:
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
             raise CheckpointError(f"{path}: no whole safetensors file ({error}); copy or download it again") from error
 
-    def read(self, name: str) -> Tensor:
-        """A tensor, in memory of its own.
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """A tensor, or neighbouring rows of it, in memory of its own.
 
         Raises:
             CheckpointError: the file has changed or cannot be read.
         """
-        entry = self.tensors[name]
+        whole = self.tensors[name]
+        entry = whole if rows is None else whole.of_rows(rows)
+        first = 0 if rows is None else rows.indices(whole.shape[0])[0]
         buffer = bytearray(entry.num_bytes)
         try:
             with self.path.open("rb", buffering=0) as file:
-                file.seek(self._starts[name])
+                file.seek(self._starts[name] + first * whole.row_bytes)
                 count = _fill(file, memoryview(buffer))
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
@@ -133,13 +142,14 @@ class SafetensorsWriter:
         self._file.write(struct.pack("<Q", len(text)) + text)
         self._file.truncate(self._offset + start)
 
-    def write(self, name: str, tensor: Tensor) -> None:
-        """Write a tensor at its place."""
-        assert TensorShape(tensor.dtype, tuple(tensor.shape)) == self._tensors[name], name
+    def write(self, name: str, parts: Iterable[Tensor]) -> None:
+        """Write a tensor at its place, which comes as its rows one after the other."""
         self._file.seek(self._offset + self._starts.pop(name))
-        flat = tensor.detach().contiguous().reshape(-1)
-        if flat.numel():
-            self._file.write(flat.view(torch.uint8).numpy().data)
+        count = 0
+        for part in parts:
+            assert part.dtype == self._tensors[name].dtype, name
+            count += self._file.write(bytes_of(part))
+        assert count == self._tensors[name].num_bytes, name
 
     def __enter__(self) -> Self:
         return self
@@ -175,9 +185,15 @@ class WeightFiles:
                 self._place[name] = file
         self.tensors = {name: self.readers[file].tensors[name] for name, file in self._place.items()}
 
-    def read(self, name: str) -> Tensor:
-        """A tensor."""
-        return self.readers[self._place[name]].read(name)
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """A tensor, or neighbouring rows of it."""
+        return self.readers[self._place[name]].read(name, rows)
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """What a file holds of a tensor, without a copy where its values lie in order."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def _fill(file: RawIOBase, view: memoryview) -> int:

@@ -5,22 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from llmkit import plugins
 from llmkit.adapters.adapter_files import minimal, read_config, read_weights
 from llmkit.adapters.conversion import write_as_lora
 from llmkit.adapters.wrapping import load_state, quiet, wrap
-from llmkit.convert.merging.adapters import StoredAdapter, read_adapter
+from llmkit.convert.merging.adapters import StoredAdapter, plugin_facts, read_adapter
 from llmkit.convert.merging.base import TOKENIZER, base_directory, matching
 from llmkit.convert.merging.checking import logits_of
 from llmkit.convert.merging.low_rank import HARMLESS_STARTS, UNDERSTOOD
 from llmkit.convert.merging.whole import load_with_adapter
 from llmkit.convert.output import check_output, new_directory
 from llmkit.convert.record import MANIFEST, Conversion, describe_directory
-from llmkit.errors import ConfigError, ConvertError, PluginError
+from llmkit.errors import ConfigError, ConvertError
 from llmkit.models.loading import load_model
 
 EXACT = 1e-3
@@ -101,26 +99,13 @@ def convert_adapter(request: AdapterRequest) -> dict[str, Any]:
 
 def _not_convertible(adapter: StoredAdapter) -> str:
     if adapter.kind != "LORA":
-        return "" if _is_convertible_kind(adapter.kind) else "its update is not a matrix that is added to the weight"
+        said = [facts.convertible_to_lora for facts in plugin_facts(adapter.kind)]
+        return "" if said and all(said) else "its update is not a matrix that is added to the weight"
     if adapter.start not in HARMLESS_STARTS:
         return f"it began with init_lora_weights={adapter.start!r}, which has changed the base weights"
     if more := next((key for key in minimal(adapter.config) if key not in UNDERSTOOD), None):
         return f"it has {more}={getattr(adapter.config, more)!r}, which is more than an added product"
     return ""
-
-
-def _is_convertible_kind(kind: str) -> bool:
-    """Whether every adapter plugin for this kind of PEFT says so."""
-    config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(kind)].__name__
-    found = []
-    for name in plugins.names("adapters"):
-        try:
-            plugin = plugins.load("adapters", name)
-        except PluginError:
-            continue  # a broken one of somebody else's says nothing of this kind
-        if getattr(plugin, "peft_class", None) == config_class:
-            found.append(plugin.facts.convertible_to_lora)
-    return bool(found) and all(found)
 
 
 def _ranks(out: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Checkpoints of three layouts as mappings from names to tensors, each read when it is asked for."""
+"""Checkpoints of three layouts as mappings from names to tensors, each read when it is asked for, whole or in parts."""
 
 import json
 import pickle
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,25 +15,13 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 
 from llmkit.convert.tensor_files import INDEX, WHOLE, SafetensorsReader, TensorShape, WeightFiles
+from llmkit.convert.tensor_source import TensorSource
 from llmkit.errors import CheckpointError
 
 Layout = Literal["safetensors", "torch", "dcp"]
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 TORCH_INDEX, TORCH_WHOLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 DCP_METADATA = ".metadata"
-
-
-class TensorSource(Protocol):
-    """A checkpoint that is read one tensor at a time."""
-
-    @property
-    def tensors(self) -> Mapping[str, TensorShape]:
-        """Types and shapes by name."""
-        ...
-
-    def read(self, name: str) -> Tensor:
-        """A tensor."""
-        ...
 
 
 class TorchFiles:
@@ -58,9 +46,9 @@ class TorchFiles:
                     self.left_out.append(str(name))
         self.tensors = {name: TensorShape(value.dtype, tuple(value.shape)) for name, value in self._state.items()}
 
-    def read(self, name: str) -> Tensor:
-        """A tensor; what of it is in memory is the system's to decide."""
-        return self._state[name]
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """A tensor or rows of it; what of it is in memory is the system's to decide."""
+        return self._state[name] if rows is None else self._state[name][rows]
 
 
 class DistributedFiles:
@@ -76,6 +64,7 @@ class DistributedFiles:
             CheckpointError: its metadata is damaged.
         """
         self._directory = directory
+        self._last: tuple[str, Tensor] | None = None
         try:
             entries = FileSystemReader(directory).read_metadata().state_dict_metadata
         except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
@@ -84,12 +73,18 @@ class DistributedFiles:
         self.left_out = sorted(entries.keys() - found.keys())
         self.tensors = {name: TensorShape(entry.properties.dtype, tuple(entry.size)) for name, entry in found.items()}
 
-    def read(self, name: str) -> Tensor:
-        """A tensor, put together from its parts.
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """A tensor, put together from its shards; rows come from the whole, which stays until another is read.
 
         Raises:
-            CheckpointError: a part is missing or damaged.
+            CheckpointError: a shard is missing or damaged.
         """
+        if self._last is None or self._last[0] != name:
+            self._last = None
+            self._last = (name, self._put_together(name))
+        return self._last[1] if rows is None else self._last[1][rows]
+
+    def _put_together(self, name: str) -> Tensor:
         entry = self.tensors[name]
         state = {name: torch.empty(entry.shape, dtype=entry.dtype)}
         try:

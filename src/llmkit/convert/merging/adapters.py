@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from llmkit import plugins
 from llmkit.adapters.adapter_files import CONFIG, WEIGHTS, read_config
+from llmkit.adapters.contract import Facts
 from llmkit.config.schema import ModelConfig
 from llmkit.convert.tensor_files import SafetensorsReader
 from llmkit.errors import CheckpointError, ConfigError, PluginError
@@ -129,8 +130,9 @@ def _not_mergeable(adapter: StoredAdapter) -> str:
         return REASONS[adapter.kind]
     if getattr(config, "is_prompt_learning", False):
         return "it is a prompt of trained vectors, not an update of weights"
-    if reason := _reason_of_plugins(adapter.kind):
-        return reason
+    reasons = [facts.not_mergeable for facts in plugin_facts(adapter.kind)]
+    if reasons and all(reasons):
+        return reasons[0]
     if getattr(config, "lora_bias", False):
         return "lora_bias=true adds a bias, which layers without one cannot take"
     if getattr(config, "alora_invocation_tokens", None):
@@ -149,18 +151,18 @@ def _not_mergeable(adapter: StoredAdapter) -> str:
     return ""
 
 
-def _reason_of_plugins(kind: str) -> str:
-    """What the adapter plugins for this kind of PEFT say, where all of them say it."""
+def plugin_facts(kind: str) -> list[Facts]:
+    """What each adapter plugin for a kind of PEFT says of it."""
     config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(kind)].__name__
-    reasons = []
+    found = []
     for name in plugins.names("adapters"):
         try:
             plugin = plugins.load("adapters", name)
         except PluginError:
             continue  # a broken one of somebody else's says nothing of this kind
         if getattr(plugin, "peft_class", None) == config_class:
-            reasons.append(plugin.facts.not_mergeable)
-    return reasons[0] if reasons and all(reasons) else ""
+            found.append(plugin.facts)
+    return found
 
 
 def _no_adapter(path: Path) -> str:

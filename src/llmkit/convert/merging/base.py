@@ -62,13 +62,17 @@ def copy_beside(base: Path, adapter: Path | None, out: Path) -> None:
             shutil.copyfile(file, out / file.name)
 
 
-def write_config(base: Path, out: Path, dtype: str) -> None:
-    """Write the base model's configuration with another type of weights."""
+def write_config(base: Path, out: Path, *, dtype: str | None = None, vocab_size: int | None = None) -> None:
+    """Write the base model's configuration with another type of weights, or another number of tokens; None keeps."""
     values: dict[str, Any] = read_object(base / "config.json")
     for section in (values, values.get("text_config")):
-        if isinstance(section, dict) and ("dtype" in section or "torch_dtype" in section or section is values):
+        if not isinstance(section, dict):
+            continue
+        if dtype is not None and ("dtype" in section or "torch_dtype" in section or section is values):
             section.pop("torch_dtype", None)
             section["dtype"] = dtype
+        if vocab_size is not None and "vocab_size" in section:
+            section["vocab_size"] = vocab_size
     (out / "config.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -151,7 +151,7 @@ def _merge_streaming(
     check_space(request.output, sum(written))
     write_merged(files, updates, request.how, dtype, out)
     if dtype is not None:
-        write_config(base, out, request.dtype)
+        write_config(base, out, dtype=request.dtype)
     kinds = Counter(str(shape.dtype).removeprefix("torch.") for shape in files.tensors.values())
     conversion.options |= {"way": "tensor by tensor", "base_dtypes": dict(kinds)}
     conversion.checks |= {"weights": len(files.tensors), "updated_weights": len(updates), "all_finite": True}

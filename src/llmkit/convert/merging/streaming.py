@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from llmkit.convert.casting import converted, in_dtype
 from llmkit.convert.merging.combining import Combination, combine
 from llmkit.convert.merging.low_rank import LowRankUpdate
-from llmkit.convert.tensor_files import INDEX, SafetensorsWriter, TensorShape, WeightFiles
+from llmkit.convert.tensor_files import INDEX, SafetensorsWriter, WeightFiles
+from llmkit.convert.tensor_source import parts
 from llmkit.data.preparing.progress import with_progress
-from llmkit.errors import ConvertError
 
-PART = 1 << 20
-"""Numbers that are looked at together."""
 Updates = Mapping[str, Sequence[tuple[LowRankUpdate, float]]]
 """For names of weights, their updates, each with the weight of its adapter."""
 
@@ -40,10 +39,13 @@ def write_merged(base: WeightFiles, updates: Updates, how: Combination, dtype: t
             shapes = {one: converted(shape, dtype) for one, shape in base.readers[file].tensors.items()}
             if file not in writers:
                 writers[file] = stack.enter_context(SafetensorsWriter(out / file, shapes))
-            tensor = base.read(name)
             if name in updates:
-                tensor = tensor.float() + total_update(updates[name], how, name)
-            writers[file].write(name, in_dtype(tensor, shapes[name].dtype, name))
+                merged = base.read(name).float()
+                pieces = iter([merged.add_(total_update(updates[name], how, name))])
+                del merged
+            else:
+                pieces = parts(base, name)
+            writers[file].write(name, (in_dtype(piece, shapes[name].dtype, name) for piece in pieces))
     write_index(base, out, dtype)
 
 
@@ -67,30 +69,3 @@ def write_index(base: WeightFiles, out: Path, dtype: torch.dtype | None) -> None
         "weight_map": dict(sorted(places.items())),
     }
     (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def converted(shape: TensorShape, dtype: torch.dtype | None) -> TensorShape:
-    """The same tensor in another type; counts and masks keep theirs."""
-    return shape if dtype is None or not shape.dtype.is_floating_point else TensorShape(dtype, shape.shape)
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether no number is infinite or none at all; looks at a part at a time, as it copies what it looks at."""
-    return all(torch.isfinite(part.float()).all() for part in tensor.reshape(-1).split(PART))
-
-
-def in_dtype(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    """A tensor in a type that holds it.
-
-    Raises:
-        ConvertError: one of its numbers is not finite there.
-    """
-    if not tensor.dtype.is_floating_point:
-        return tensor
-    cast = tensor.to(dtype)
-    if not all_finite(cast):
-        kind = str(dtype).removeprefix("torch.")
-        if all_finite(tensor):
-            raise ConvertError(f"{name}: has numbers that {kind} cannot hold; use --dtype bfloat16 or float32")
-        raise ConvertError(f"{name}: has numbers that are not finite; nothing was written")
-    return cast
