@@ -196,7 +196,7 @@ class SamplingParams:
         structure: what the completion must look like.
         logprob_kind: of which distribution the log-probabilities are: `raw` the model's own, `scaled` after temperature
             and nothing else (what training compares with), `processed` the one that was drawn from, `any` the one that
-            the engine has at hand, for callers who look at none.
+            the engine has at hand, or none at all (None in a stream, 0 in a `Completion`), for callers who look at none.
         num_top_logprobs: likeliest tokens to report at each place.
         prompt_logprobs: report the log-probabilities of the prompt's tokens too.
     """
@@ -221,6 +221,11 @@ class SamplingParams:
     num_top_logprobs: int = 0
     prompt_logprobs: bool = False
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether anyone looks at the log-probabilities of drawn tokens."""
+        return self.logprob_kind != "any" or self.num_top_logprobs > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -228,7 +233,8 @@ class Completion:
 
     Attributes:
         token_ids: N sampled ids, the stop token included when there is one.
-        logprobs: N log-probabilities, nats, of the distribution that `SamplingParams.logprob_kind` names.
+        logprobs: N log-probabilities, nats, of the distribution that `SamplingParams.logprob_kind` names; 0 where
+            nobody asked for any.
         versions: N weight versions, one per token.
         stop_reason: `stop` a stop token or string was drawn, `length` the limit was reached, `cancelled` the caller, a
             deadline or a pause ended it.

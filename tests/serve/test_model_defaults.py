@@ -44,6 +44,17 @@ def test_a_request_has_the_last_word(model):
     assert (own.temperature, own.top_k, own.top_p) == (0, 0, 1)
 
 
+def test_the_engine_computes_log_probabilities_where_a_request_asks_for_them():
+    def asks(**options: Any) -> bool:
+        request = CompletionRequest(model="m", prompt="a")
+        return openai_sampling(
+            request, max_new_tokens=4, end_ids=(), defaults=ModelDefaults(), **options
+        ).wants_logprobs
+
+    assert asks(top_logprobs=0)
+    assert not asks()
+
+
 def test_without_the_file_sampling_is_plain(model):
     (model / "generation_config.json").unlink(missing_ok=True)
     assert read_defaults(ModelConfig(path=str(model)), 512) == ModelDefaults()

@@ -48,6 +48,7 @@ class LocalModel:
                 repetition_penalty=service.defaults.repetition_penalty,
                 seed=settings.seed,
                 stop_token_ids=service.end_ids,
+                logprob_kind="any",
             )
             # With several adapters the last one speaks: who names one here wants to hear it.
             adapter = next(reversed(service.engine.adapters), None)

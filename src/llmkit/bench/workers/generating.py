@@ -34,7 +34,7 @@ def prepare(settings: dict[str, Any]) -> dict[str, Any]:
     loop = asyncio.Runner()
 
     async def one(prompt: list[int], count: int, started: float) -> tuple[list[int], list[float]]:
-        request = GenerationRequest(prompt, SamplingParams(max_new_tokens=count, temperature=0))
+        request = GenerationRequest(prompt, SamplingParams(max_new_tokens=count, temperature=0, logprob_kind="any"))
         tokens: list[int] = []
         times: list[float] = []
         async for delta in engine.stream(request):

@@ -132,7 +132,7 @@ class TokenScores:
     """Log-probabilities at one place.
 
     Attributes:
-        logprob: of the token that is there, nats; None for the first token of a prompt.
+        logprob: of the token that is there, nats; None for the first token of a prompt, and where nobody asked.
         top: (token id, log-probability) of the likeliest tokens, the likeliest first.
     """
 

@@ -55,6 +55,7 @@ async def messages(context: Context, request: MessagesRequest) -> MessageAnswer 
         stop_token_ids=service.end_ids,
         stop=stop_strings(request.stop_sequences, "stop_sequences"),
         structure=turn.structure,
+        logprob_kind="any",
     )
     generation = GenerationRequest(turn.prompt_ids, sampling, adapter=adapter, timeout_seconds=service.timeout())
     answering = _Answering(context, request, turn, generation)

@@ -238,7 +238,7 @@ class StepLoop:
             rows += [row] * len(family)
         if rows != list(range(len(logits))):
             logits = logits[torch.tensor(rows, device=logits.device)]
-        drawn = draw(logits, [sequence.state for sequence in sequences])
+        drawn = draw(logits, [sequence.state for sequence in sequences], getattr(self.runner, "draw", None))
         for row, error in drawn.failures.items():
             self._results.fail(sequences[row].request, error)
         for sequence, token, scores in zip(sequences, drawn.token_ids, drawn.scores, strict=True):

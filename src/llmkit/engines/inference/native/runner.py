@@ -36,7 +36,10 @@ class Step:
 
 
 class Runner(Protocol):
-    """A model and its cache. Weights belong to the policy and may change between steps."""
+    """A model and its cache. Weights belong to the policy and may change between steps.
+
+    One that can draw tokens faster than PyTorch has a `draw` too, a `PlainSampler`.
+    """
 
     @property
     def bytes_per_block(self) -> int:

@@ -11,11 +11,13 @@ from llmkit.engines.inference.contract import TokenScores
 from llmkit.engines.inference.sampling.distribution import inverse_cdf, truncate
 from llmkit.engines.inference.sampling.edits import edit
 from llmkit.engines.inference.sampling.failures import failure_of
+from llmkit.engines.inference.sampling.plain import PlainDraws, PlainSampler
 from llmkit.engines.inference.sampling.scores import prompt_scores, token_scores
 from llmkit.engines.inference.sampling.state import SamplerState
 from llmkit.engines.inference.sampling.uniform import uniform
 from llmkit.errors import EngineError
 
+NO_SCORES = TokenScores(None)
 __all__ = ["Drawn", "SamplerState", "draw", "prompt_scores"]
 
 
@@ -34,16 +36,48 @@ class Drawn(NamedTuple):
 
 
 @torch.inference_mode()
-def draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
+def draw(logits: Tensor, states: Sequence[SamplerState], plain: PlainSampler | None = None) -> Drawn:
     """Draw the next token of every row. A row's result depends on its logits and its state alone.
 
     Args:
         logits: [B, V] of any float type; not changed.
         states: B rows of one context; nothing is accepted here.
+        plain: draws the rows that have no rule but temperature; None does it here.
     """
+    plain_rows = [row for row, state in enumerate(states) if state.is_plain] if plain is not None else []
+    if plain is None or not plain_rows:
+        return _draw(logits, states)
+    drawn = _draw_plain(logits, states, plain_rows, plain)
+    if len(plain_rows) < len(states):
+        others = sorted(set(range(len(states))) - set(plain_rows))
+        some = _draw(logits[others], [states[row] for row in others])
+        for row, token, score in zip(others, some.token_ids, some.scores, strict=True):
+            drawn.token_ids[row], drawn.scores[row] = token, score
+        drawn.failures.update((others[row], failure) for row, failure in some.failures.items())
+    return drawn
+
+
+def _draw_plain(logits: Tensor, states: Sequence[SamplerState], rows: Sequence[int], plain: PlainSampler) -> Drawn:
+    """What `plain` draws, in its rows of a whole batch."""
+    drawn = Drawn([-1] * len(states), [NO_SCORES] * len(states), {})
+    for row, token, logprob in zip(
+        rows, *plain(logits, PlainDraws.of(rows, [states[row] for row in rows])), strict=True
+    ):
+        if math.isnan(logprob):
+            drawn.failures[row] = failure_of(logits[row], states[row])
+            continue
+        drawn.token_ids[row] = token
+        if states[row].sampling.wants_logprobs:
+            drawn.scores[row] = TokenScores(logprob)
+    return drawn
+
+
+def _draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
     num_drawable = states[0].context.num_drawable
     edited = [row for row, state in enumerate(states) if state.edits]
     exact = scaled = logits.float()
+    if all(state.is_plain and state.is_greedy and not state.sampling.wants_logprobs for state in states):
+        return _likeliest_only(exact, states)
     if any(state.temperature != 1 for state in states):
         scaled = exact / _temperatures(states, logits.device)
     model_logprobs = scaled.log_softmax(dim=-1)
@@ -65,10 +99,25 @@ def draw(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
         scores = token_scores(logits, model_logprobs, logprobs, tokens, states)
     else:
         scores = [TokenScores(logprob) for logprob in drawn_logprobs]
+    scores = [
+        score if state.sampling.wants_logprobs else NO_SCORES for score, state in zip(scores, states, strict=True)
+    ]
     failures = {row: failure_of(logits[row], states[row]) for row in failed}
     for row in failed:
-        token_ids[row], scores[row] = -1, TokenScores(0.0)
+        token_ids[row], scores[row] = -1, NO_SCORES
     return Drawn(token_ids, scores, failures)
+
+
+def _likeliest_only(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
+    """Greedy rows whose log-probabilities nobody asks for need no sums over the vocabulary."""
+    tokens = _likeliest(logits[:, : states[0].context.num_drawable])
+    token_ids, greatest = tokens.tolist(), logits.gather(1, tokens[:, None])[:, 0].tolist()
+    failures = {
+        row: failure_of(logits[row], states[row]) for row, value in enumerate(greatest) if not math.isfinite(value)
+    }
+    for row in failures:
+        token_ids[row] = -1
+    return Drawn(token_ids, [NO_SCORES] * len(states), failures)
 
 
 def _temperatures(states: Sequence[SamplerState], device: torch.device) -> Tensor:

@@ -78,6 +78,11 @@ class SamplerState:
         return self.num_drawn < self.sampling.min_new_tokens
 
     @property
+    def is_plain(self) -> bool:
+        """Nothing but temperature comes between the logits and the next token, and what is reported of it."""
+        return not (self.truncates or self.wants_scores or self.edits)
+
+    @property
     def edits(self) -> bool:
         """Whether the next token's logits are changed before temperature."""
         return self._always_edits or (self.must_go_on and self.end_ids is not None)

@@ -3,15 +3,17 @@
 import ctypes
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llmkit import machine
 from llmkit.engines.inference.native.cpu import library
 from llmkit.engines.inference.native.cpu.family import compute_dtype, model_objection
-from llmkit.engines.inference.native.cpu.structures import StepView
+from llmkit.engines.inference.native.cpu.structures import DrawsView, StepView
 from llmkit.engines.inference.native.cpu.weights import SharedWeights
 from llmkit.engines.inference.native.runner import BLOCK_SIZE, Step
+from llmkit.engines.inference.sampling.plain import PlainDraws
 from llmkit.errors import EngineError
 from llmkit.formatting import format_bytes, listed
 from llmkit.models.policy import Policy
@@ -107,6 +109,22 @@ class CpuRunner:
         )
         self._check(self._library.llmkit_forward(self._model, ctypes.byref(view)))
         return logits
+
+    def draw(self, logits: Tensor, draws: PlainDraws) -> tuple[list[int], list[float]]:
+        """Token ids and log-probabilities, as `PlainSampler` says."""
+        assert (logits.dtype, logits.shape[1]) == (self._dtype, self._shape.vocab_size)
+        logits = logits.contiguous()
+        token_ids, logprobs = np.empty(len(draws.rows), np.int64), np.empty(len(draws.rows), np.float64)
+        arrays = {**draws.arrays, "token_ids": token_ids, "logprobs": logprobs}
+        view = DrawsView(
+            logits=logits.data_ptr(),
+            **{name: array.ctypes.data for name, array in arrays.items()},
+            num_rows=len(draws.rows),
+            num_drawable=draws.num_drawable,
+            wants_logprobs=draws.wants_logprobs,
+        )
+        self._check(self._library.llmkit_draw(self._model, ctypes.byref(view)))
+        return token_ids.tolist(), logprobs.tolist()
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks, for sequences that part ways within one.

@@ -51,3 +51,14 @@ class StepView(Structure):
         *((name, c_int32) for name in ("num_tokens", "num_sequences", "num_logits", "table_width")),
         ("logits", c_void_p),
     ]  # fmt: skip
+
+
+class DrawsView(Structure):
+    """Where the rows to draw from lie, and where what is drawn goes."""
+
+    _fields_: ClassVar = [
+        *((name, c_void_p) for name in (
+            "logits", "rows", "temperatures", "uniforms", "token_ids", "logprobs",
+        )),
+        *((name, c_int32) for name in ("num_rows", "num_drawable", "wants_logprobs")),
+    ]  # fmt: skip

@@ -9,6 +9,7 @@
 
 #include "attention.h"
 #include "check.h"
+#include "drawing.h"
 #include "pages.h"
 #include "products.h"
 
@@ -31,6 +32,7 @@ public:
     virtual bool copy_block(int source, int target) = 0;
     virtual void set_weights(const Weights& weights) = 0;
     virtual bool forward(const Step& step) = 0;
+    virtual void draw(const Draws& draws) = 0;
     std::string error;
 };
 
@@ -90,16 +92,38 @@ public:
         if (!error.empty()) return false;
         step_ = step;
         plan();
-        if (team_ == nullptr || owner_ != getpid()) {
-            (void)team_.release();
-            team_ = std::make_unique<Team>(num_threads_);
-            owner_ = getpid();
-        }
-        team_->run([this](int thread) { run(thread); });
+        team().run([this](int thread) { run(thread); });
         return true;
     }
 
+    void draw(const Draws& draws) override {
+        sums_.resize(size_t(num_threads_) * num_sections());
+        team().run([&](int thread) {
+            team_->share(draws.num_rows, [&](int i) {
+                float temperature = draws.temperatures[i];
+                bool is_greedy = temperature == 0.0f;
+                const T* logits = (const T*)draws.logits + size_t(draws.rows[i]) * shape_.vocab_size;
+                RowDrawer<T> row(logits, shape_.vocab_size, draws.num_drawable, is_greedy ? 1.0f : temperature);
+                DrawnToken drawn = is_greedy ? row.likeliest(draws.wants_logprobs)
+                                             : row.draw(draws.uniforms[i], draws.wants_logprobs, &sums_[thread * num_sections()]);
+                draws.token_ids[i] = drawn.id;
+                draws.logprobs[i] = drawn.logprob;
+            });
+        });
+    }
+
 private:
+    Team& team() {
+        if (team_ == nullptr || owner_ != getpid()) {
+            (void)team_.release();  // threads do not survive a fork
+            team_ = std::make_unique<Team>(num_threads_);
+            owner_ = getpid();
+        }
+        return *team_;
+    }
+
+    size_t num_sections() const { return (shape_.vocab_size + SECTION - 1) / SECTION; }
+
     // A step reads all matrices: see `use_large_pages`.
     void gather_pages() const {
         std::vector<Range> ranges;
@@ -403,6 +427,7 @@ private:
     std::vector<std::vector<T>> own_norms_;
     std::vector<std::vector<float>> scores_;
     std::vector<std::vector<T>> weights_of_;
+    std::vector<double> sums_;  // of sections of logits
 };
 
 }  // namespace
@@ -426,6 +451,16 @@ int32_t llmkit_allocate(void* model, int32_t num_blocks) { return ((Model*)model
 int32_t llmkit_copy_block(void* model, int32_t source, int32_t target) { return ((Model*)model)->copy_block(source, target); }
 
 void llmkit_set_weights(void* model, const Weights* weights) { ((Model*)model)->set_weights(*weights); }
+
+int32_t llmkit_draw(void* model, const Draws* draws) {
+    try {
+        ((Model*)model)->draw(*draws);
+        return 1;
+    } catch (const std::exception& error) {
+        ((Model*)model)->error = error.what();
+        return 0;
+    }
+}
 
 int32_t llmkit_forward(void* model, const Step* step) {
     try {

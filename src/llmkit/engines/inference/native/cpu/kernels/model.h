@@ -42,3 +42,14 @@ struct Step {
     int32_t num_tokens, num_sequences, num_logits, table_width;
     void* logits;  // [num_logits, vocabulary] of the shape's type
 };
+
+// Rows to draw from: which rows of the logits, [num_rows] each.
+struct Draws {
+    const void* logits;  // [any, vocabulary] of the shape's type
+    const int32_t* rows;
+    const float* temperatures;  // 0 takes the likeliest token
+    const double* uniforms;     // in [0, 1)
+    int64_t* token_ids;
+    double* logprobs;  // NaN where nothing can be drawn; 0 where none is wanted
+    int32_t num_rows, num_drawable, wants_logprobs;
+};

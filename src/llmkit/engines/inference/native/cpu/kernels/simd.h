@@ -56,6 +56,8 @@ inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline F scale_by_power(F a, F n) { return _mm512_scalef_ps(a, n); }
 inline F select(Mask m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
+inline Mask is_above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+inline bool any_nan(F v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) != 0; }
 inline float sum(F v) { return _mm512_reduce_add_ps(v); }
 inline float greatest(F v) { return _mm512_reduce_max_ps(v); }
 
@@ -158,6 +160,8 @@ inline F scale_by_power(F a, F n) {
     return _mm256_mul_ps(a, _mm256_castsi256_ps(power));
 }
 inline F select(Mask m, F a, F b) { return _mm256_blendv_ps(b, a, m); }
+inline Mask is_above(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+inline bool any_nan(F v) { return _mm256_movemask_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)) != 0; }
 inline float sum(F v) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
