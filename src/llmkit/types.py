@@ -196,7 +196,7 @@ class SamplingParams:
         structure: what the completion must look like.
         logprob_kind: of which distribution the log-probabilities are: `raw` the model's own, `scaled` after temperature
             and nothing else (what training compares with), `processed` the one that was drawn from, `any` the one that
-            the engine has at hand, or none at all (None in a stream, 0 in a `Completion`), for callers who look at none.
+            the engine has at hand or none (None in a stream, 0 in a `Completion`), for callers who look at none.
         num_top_logprobs: likeliest tokens to report at each place.
         prompt_logprobs: report the log-probabilities of the prompt's tokens too.
     """
