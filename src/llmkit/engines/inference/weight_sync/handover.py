@@ -72,6 +72,10 @@ class Handover:
         if self.failure is None:
             await self._try(COMMITTING, self._receiver.commit(self.link, self._update))
 
+    def fail(self, error: EngineError) -> None:
+        """Count what went wrong on this side, if nothing has before."""
+        self.failure = self.failure or error
+
     async def abort(self) -> None:
         """Give the update up; what that meets changes nothing: the server has failed already."""
         if not self._has_begun:

@@ -9,6 +9,8 @@ from llmkit.engines.inference.remote.contract import Dialect
 from llmkit.engines.inference.weight_sync.adapter_delivery import AdapterDelivery
 from llmkit.engines.inference.weight_sync.adapter_weights import not_servable
 from llmkit.engines.inference.weight_sync.contract import Delivery, Receiver
+from llmkit.engines.inference.weight_sync.couriers import CudaIpcCourier, GroupCourier
+from llmkit.engines.inference.weight_sync.direct_delivery import DirectDelivery
 from llmkit.engines.inference.weight_sync.file_delivery import FileDelivery
 from llmkit.engines.inference.weight_sync.handover import Terms
 from llmkit.engines.inference.weight_sync.parity import ParityProbe
@@ -87,4 +89,8 @@ def _open(name: str, config: WeightSyncConfig, policy: Policy, dialect: Dialect,
         parent: Path | None = SHARED_MEMORY if in_memory else config.directory
         place = WeightsPlace(parent, in_memory=in_memory)
         return FileDelivery(weights, receiver, place, terms, must_be_local=in_memory or parent is None)
-    raise AssertionError(name)
+    if name == "cuda_ipc":
+        return DirectDelivery(weights, receiver, CudaIpcCourier(), terms, policy.device)
+    device = policy.device if name == "nccl" else torch.device("cpu")
+    courier = GroupCourier(name, config.host, receiver, config.timeout_seconds)
+    return DirectDelivery(weights, receiver, courier, terms, device)

@@ -26,7 +26,9 @@ class Channels:
 
     def connect(self, message: Message) -> dict[str, Any]:
         """Join the sender's process group: it is rank 0, this server's workers come after it."""
-        self._group = None
+        before, self._group = self._group, None
+        if before is not None:
+            before.abort()
         self._group = open_group(message, 1 + self._rank)
         return {}
 
@@ -56,19 +58,15 @@ class Channels:
 
 def open_group(message: Message, rank: int) -> Any:
     """A process group of the sender and one server's workers, apart from the server's own."""
-    # Process groups apart from the default one are made with what torch.distributed does not export.
-    dist: Any = torch.distributed
+    # Neither is in the public interface of torch.distributed.
+    c10d: Any = torch.distributed.distributed_c10d
     timeout = timedelta(seconds=message["timeout_seconds"])
-    store = dist.TCPStore(message["host"], message["port"], message["world_size"], is_master=False, timeout=timeout)
-    prefixed = dist.PrefixStore(message["name"], store)
-    if message["backend"] == "gloo":
-        options = dist.ProcessGroupGloo._Options()
-        options._timeout = timeout
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=message["interface"], lazy_init=False)]
-        return dist.ProcessGroupGloo(prefixed, rank, message["world_size"], options)
-    options = dist.ProcessGroupNCCL.Options()
-    options._timeout = timeout
-    return dist.ProcessGroupNCCL(prefixed, rank, message["world_size"], options)
+    name, size = message["name"], message["world_size"]
+    store = c10d.TCPStore(message["host"], message["port"], size, is_master=False, timeout=timeout)
+    prefixed = c10d.PrefixStore(name, store)
+    backend = c10d.Backend(message["backend"])
+    group, _ = c10d._new_process_group_helper(size, rank, [], backend, prefixed, group_name=name, timeout=timeout)
+    return group
 
 
 def open_shared(handle: Message) -> Tensor:
@@ -110,10 +108,10 @@ def _from_file(path: str) -> Named:
 
 
 def _parts(buffer: Tensor, tensors: list[Any]) -> Named:
-    """The tensors that lie one after another in a buffer, each at a multiple of 16 bytes."""
+    """The tensors that lie one after another in a buffer."""
     start = 0
     for name, kind, shape in tensors:
         dtype = getattr(torch, kind)
-        num_bytes = torch.Size(shape).numel() * dtype.itemsize
-        yield name, buffer[start : start + num_bytes].view(dtype).view(shape)
-        start += -(-num_bytes // 16) * 16
+        end = start + torch.Size(shape).numel() * dtype.itemsize
+        yield name, buffer[start:end].view(dtype).view(shape)
+        start = end
