@@ -59,7 +59,7 @@ def test_explain_a_key(llmkit):
         "  set by    --set optim.learning_rate, command line: 1e-5",
         "  overrides run.yaml:3:18, --config file: 1e-4",
         "  type      number",
-        "  limits    greater than 0",
+        "  limits    at least 0",
         "  default   1.0e-05",
     ]
     code, out, _ = llmkit("explain", "train/sft", "optim.learning_rate", *overrides, "--json")
@@ -130,7 +130,7 @@ def test_diff_needs_one_command(llmkit):
 def test_schema_as_a_table(llmkit):
     code, out, _ = llmkit("schema", "train/grpo")
     assert code == 0
-    assert "optim.learning_rate: number, greater than 0, default 1.0e-05\n    Peak learning rate.\n" in out
+    assert "optim.learning_rate: number, at least 0, default 1.0e-05\n    Peak learning rate.\n" in out
     assert "dataset: a plugin of the kind datasets, required\n" in out
     assert "  with name: files\n  dataset.path: text or list of text, required\n" in out
     assert "  dataset.sources: list of sections, at least 1 long, required\n" in out

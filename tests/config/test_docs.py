@@ -15,7 +15,7 @@ def test_a_number():
         "Peak learning rate.",
         1e-5,
         "number",
-        "greater than 0",
+        "at least 0",
     )
     assert not doc.is_required
 

@@ -61,6 +61,7 @@ def test_what_cannot_be_read_is_told_together(paint, file):
     [
         ("optim.learnig_rate=1", "--set optim.learnig_rate=1: unknown key. Did you mean 'learning_rate'?"),
         ("optim.lr=3", "--set optim.lr=3: unknown key. Did you mean 'learning_rate'?"),
+        ("engine.tp=2", "--set engine.tp=2: unknown key. engine.name=native has the options runner, max_batch_size, "),
         ("lr=3", "--set lr=3: unknown key. 'lr' lives at optim.learning_rate."),
         ("train.lr=3", "--set train.lr=3: train: unknown key. 'lr' lives at optim.learning_rate."),
         ("group_size=8", "--set group_size=8: unknown key. 'group_size' lives at algorithm.group_size."),
@@ -74,7 +75,7 @@ def test_what_cannot_be_read_is_told_together(paint, file):
             "~optim.learnig_rate",
             "--set ~optim.learnig_rate: optim.learnig_rate: unknown key. Did you mean 'learning_rate'?",
         ),
-        ("optim.learning_rate=-1", "--set optim.learning_rate=-1: must be greater than 0, got -1"),
+        ("optim.learning_rate=-1", "--set optim.learning_rate=-1: must be at least 0, got -1"),
         ("optim.learning_rate='1e-4'", "must be a number, got the text '1e-4'. Write 0.0001, without quotes"),
         (
             "optim.learning_rate=1_0",

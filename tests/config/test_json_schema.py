@@ -9,7 +9,7 @@ def test_keys_have_types_limits_and_help():
     assert (seed["type"], seed["minimum"], seed["default"]) == ("integer", 0, 0)
     assert seed["description"] == "Fixes initial weights, data order and sampling."
     rate = DOCUMENT["$defs"]["OptimConfig"]["properties"]["learning_rate"]
-    assert (rate["exclusiveMinimum"], rate["description"]) == (0, "Peak learning rate.")
+    assert (rate["minimum"], rate["description"]) == (0, "Peak learning rate.")
 
 
 def test_plugin_sections_take_a_name_or_the_options_of_an_installed_plugin():

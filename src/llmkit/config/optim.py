@@ -11,7 +11,7 @@ class ScheduleConfig(Section):
     """The learning rate of each step."""
 
     learning_rate: float = Field(1e-5, ge=0)
-    """Peak learning rate; 0 changes nothing, and shows in reinforcement learning whether trainer and engine agree."""
+    """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine", "cosine_restarts", "wsd", "inverse_sqrt"] = "linear"
     """Course of the learning rate after warm-up: `linear` and `cosine` fall to the end of the run; `cosine_restarts`
     falls and begins again (SGDR); `wsd` stays and falls at the end (warm-up, stable, decay); `inverse_sqrt` falls as

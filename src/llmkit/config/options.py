@@ -79,6 +79,20 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Set any key; wins over all else. `~KEY` resets to the default. Repeatable."
     ),
 ]
+Tp = Annotated[
+    int | None,
+    typer.Option(
+        "--tp",
+        metavar="COUNT",
+        help="GPUs that each layer of a server is divided among, for engines that start servers.",
+    ),
+]
+Pp = Annotated[
+    int | None, typer.Option("--pp", metavar="COUNT", help="Stages that the layers of a server are divided into.")
+]
+Dp = Annotated[int | None, typer.Option("--dp", metavar="COUNT", help="Servers to start, each with the whole model.")]
+SERVER_PATHS = {"tp": "engine.tp", "pp": "engine.pp", "dp": "engine.dp"}
+"""Keys that these set; engines that start servers have them."""
 
 
 def describe_options(options: Any, schema: "type[Section]", paths: Mapping[str, str], kinds: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from llmkit.config.section import Section
+from llmkit.config.section import PluginSection, Section
 from llmkit.config.shape import Slot, slot_at, walk
 from llmkit.config.tree import KeyPath, dotted
 
@@ -69,11 +69,23 @@ def suggest_key(schema: type[Section], path: KeyPath) -> str:
         return f"Did you mean '{name}'?"
     if (elsewhere := _elsewhere(path[-1], paths)) is not None:
         return elsewhere
+    if (plugin := _plugin(parent)) is not None:
+        options = ", ".join(name for name in siblings if name != "name")
+        return f"{dotted(path[:-1])}.name={plugin} has {f'the options {options}' if options else 'no options'}."
     alike = [dotted(known) for known in paths if len(known) == len(path)]
     close = difflib.get_close_matches(dotted(path), alike, n=1, cutoff=CUTOFF)
     if close:
         return f"Did you mean '{close[0]}'?"
     return _list_of_keys(path, siblings)
+
+
+def _plugin(slot: Slot | None) -> str | None:
+    """The plugin whose options stand at a place; None where it is no plugin's."""
+    section = slot.section() if slot is not None else None
+    if section is None or not issubclass(section, PluginSection):
+        return None
+    name = section.model_fields["name"].default
+    return name if isinstance(name, str) else None
 
 
 def _list_of_keys(path: KeyPath, siblings: list[str]) -> str:

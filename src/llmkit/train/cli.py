@@ -39,6 +39,7 @@ GRPO_EXAMPLES = """\b
 Examples:
   llmkit train grpo --preset gsm8k-tiny
   llmkit train grpo --preset gsm8k --model DIR --dataset-path DIR --max-steps 50
+  llmkit train grpo --preset gsm8k --engine vllm --tp 2 --dp 2 --nproc 4
   llmkit train grpo --preset gsm8k --algorithm dapo --set algorithm.clip_high=0.3 --dry-run
   llmkit train grpo --resume
 """
@@ -133,6 +134,9 @@ def grpo(
     dataset_path: options.DatasetPath = None,
     adapter: options.Adapter = None,
     engine: options.Engine = None,
+    tp: options.Tp = None,
+    pp: options.Pp = None,
+    dp: options.Dp = None,
     workflow: options.Workflow = None,
     reward: options.Reward = None,
     optimizer: options.Optimizer = None,

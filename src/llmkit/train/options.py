@@ -35,6 +35,7 @@ PATHS = {
     "temperature": "sampling.temperature",
     "kl_coef": "algorithm.kl_coef",
     "losses": "algorithm.losses",
+    **options.SERVER_PATHS,
 }
 """Key of the configuration that each parameter sets. Their help and defaults come from the schema."""
 
@@ -156,6 +157,7 @@ Nproc = Annotated[
 ]
 Trackers = Annotated[list[str] | None, _plugin("trackers")]
 Engine = Annotated[str | None, _plugin("engine")]
+Tp, Pp, Dp = options.Tp, options.Pp, options.Dp
 Workflow = Annotated[str | None, _plugin("workflow")]
 Reward = Annotated[str | None, _plugin("reward")]
 GroupSize = Annotated[int | None, typer.Option("--group-size", metavar="COUNT")]
