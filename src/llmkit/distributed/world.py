@@ -1,7 +1,8 @@
 """The processes of a run: who they are, and what they tell one another."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from llmkit.distributed.dimensions import Dimensions, find_dimensions
 from llmkit.distributed.place import Place, find_place
 from llmkit.errors import LLMKitError, ProcessLostError
 
+S = TypeVar("S")
 T = TypeVar("T")
 MESH_NAMES = ("replicate", "shard", "tensor")
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "timed out", "socket", "gloo", "nccl")
@@ -144,6 +146,26 @@ class World:
         except Exception as error:  # noqa: BLE001 - raised below, everywhere
             met = error
         self.agree(met)
+
+    @asynccontextmanager
+    async def agreeing_aside(self) -> AsyncIterator[None]:
+        """The same in a coroutine, whose event loop goes on while it waits for the others.
+
+        Raises:
+            Exception: the first by rank.
+        """
+        met: Exception | None = None
+        try:
+            yield
+        except ProcessLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised below, everywhere
+            met = error
+        await self.aside(self.agree, met)
+
+    async def aside(self, collective: Callable[[S], T], value: S) -> T:
+        """A collective in a coroutine, whose event loop goes on while it waits for the others."""
+        return collective(value) if self.size == 1 else await asyncio.to_thread(collective, value)
 
     def all_arrive(self, name: str, seconds: float) -> bool:
         """Whether every process comes to the point of this name in time; for when collectives cannot be trusted."""

@@ -157,7 +157,9 @@ Nproc = Annotated[
 ]
 Trackers = Annotated[list[str] | None, _plugin("trackers")]
 Engine = Annotated[str | None, _plugin("engine")]
-Tp, Pp, Dp = options.Tp, options.Pp, options.Dp
+Tp = options.Tp
+Pp = options.Pp
+Dp = options.Dp
 Workflow = Annotated[str | None, _plugin("workflow")]
 Reward = Annotated[str | None, _plugin("reward")]
 GroupSize = Annotated[int | None, typer.Option("--group-size", metavar="COUNT")]

@@ -16,6 +16,7 @@ from llmkit.rollout.groups import every_place, sample_groups
 from llmkit.rollout.scoring.scorer import Scorer
 from llmkit.train.costs import Stopwatch
 from llmkit.train.inputs import build
+from llmkit.train.shared_servers import Load, open_engine
 from llmkit.types import Record, Rollout, SamplingParams
 
 
@@ -24,6 +25,7 @@ class RolloutMaker:
     """Engine, workflow and rewards.
 
     Attributes:
+        load: gives the engine the policy's weights as a version.
         refresh: brings the weights that the engine samples with up to date, where the policy's own are divided; None
             where they are the policy's own.
     """
@@ -32,13 +34,14 @@ class RolloutMaker:
     engine: InferenceEngine
     workflow: Any
     scorer: Scorer
+    load: Load
     refresh: Callable[[], None] | None = None
 
     async def load_weights(self, version: int) -> None:
         """Let the engine have the policy's present weights; all processes take part."""
         if self.refresh is not None:
             self.refresh()
-        await self.engine.load_weights(version)
+        await self.load(version)
 
     async def make(
         self, records: Sequence[Record], group_size: int, *, max_new_tokens: int, temperature: float, seed: str
@@ -65,7 +68,7 @@ class RolloutMaker:
         watch = Stopwatch()
         rollouts: list[Rollout] = []
         seconds: dict[str, float] = {}
-        with together.agreeing():
+        async with together.agreeing_aside():
             rollouts = await sample_groups(
                 records,
                 group_size,
@@ -79,7 +82,7 @@ class RolloutMaker:
             seconds["generation_seconds"] = watch.read()
             await self.scorer.score(rollouts)
             seconds["scoring_seconds"] = watch.read()
-        everywhere = [rollout for share in together.gather(rollouts) for rollout in share]
+        everywhere = [rollout for share in await together.aside(together.gather, rollouts) for rollout in share]
         # Waiting for the slowest process is part of sampling.
         seconds["generation_seconds"] += watch.read()
         # Every process has all groups as a whole now, and comes to the same rewards, or to the same error.
@@ -110,10 +113,11 @@ def open_rollout_maker(
     """
     made, scorer = build("workflows", workflow), Scorer(reward, scoring)
     front = plugins.load("engines", engine)
-    started: InferenceEngine = front.build(front.Config() if config is None else config, context)
+    settings = front.Config() if config is None else config
     try:
+        # What is wrong with a reward shows before servers take their time to start.
         loop.run(scorer.start())
-        yield RolloutMaker(codec, started, made, scorer, refresh)
+        with open_engine(front, settings, context, loop) as (started, load):
+            yield RolloutMaker(codec, started, made, scorer, load, refresh)
     finally:
         loop.run(scorer.close())
-        loop.run(started.close())

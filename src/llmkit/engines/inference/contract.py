@@ -58,7 +58,10 @@ class EngineContext:
 
 @runtime_checkable
 class ServerFront(Protocol):
-    """What the front of an engine has, besides `Config` and `build`, when the engine starts servers of its own."""
+    """What the front of an engine has, besides `Config` and `build`, when the engine starts servers of its own.
+
+    Its `build` gives a `FleetEngine`.
+    """
 
     def check_servers(self, config: Any, model: "ModelConfig") -> None:
         """Find out what would keep servers from starting, before anything is loaded; starts nothing and is quick.

@@ -233,3 +233,13 @@ class FleetEngine(InferenceEngine, Protocol):
     def fleet(self) -> Fleet:
         """The servers."""
         ...
+
+    @property
+    def policy_adapter(self) -> str | None:
+        """Name of the adapter that is the policy on the servers; None where the model itself is."""
+        ...
+
+    def current_starts(self) -> Sequence[int | None]:
+        """For each server which of its starts (see `Fleet.num_starts`) has the present weights; None for one that has
+        none of them. May be asked from any thread."""
+        ...
