@@ -3,13 +3,13 @@
 Where there is no GPU, a server needs `CPU_SHIM` on its PYTHONPATH.
 """
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmkit.engines.inference.remote.contract import Link
 from llmkit.engines.inference.weight_sync.contract import Parcel, TakingFacts, Update
+from llmkit.engines.inference.weight_sync.threads import in_thread
 from llmkit.errors import EngineError, RequestError
 
 CPU_SHIM = Path(__file__).parent / "cpu_shim"
@@ -66,7 +66,7 @@ class SGLangReceiver:
     async def put(self, link: Link, update: Update, parcel: Parcel) -> Sequence[Mapping[str, str]]:
         """Of a file, what it holds as this machine reads it: the server reads it at the end, and does not tell."""
         if update.directory is not None:
-            return [await asyncio.to_thread(_read, parcel)] if parcel.fingerprints else []
+            return [await in_thread(_read, parcel)] if parcel.fingerprints else []
         tensors = parcel.message["tensors"]
         body = {
             "names": [name for name, _, _ in tensors],

@@ -135,7 +135,7 @@ class FakeDialect:
         await link.phase("load_adapter")
         self.loaded.append((name, path, replace))
 
-    async def stream(self, link: Any, request: GenerationRequest, version: int) -> AsyncGenerator[Delta]:
+    async def stream(self, link: Any, request: GenerationRequest, version: int, **_: Any) -> AsyncGenerator[Delta]:
         await link.phase("stream")
         ids = list(request.prompt_ids)
         for _ in range(request.sampling.max_new_tokens):

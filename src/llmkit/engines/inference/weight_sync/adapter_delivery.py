@@ -12,6 +12,7 @@ from llmkit.engines.inference.weight_sync.deadlines import deadline, describe
 from llmkit.engines.inference.weight_sync.file_delivery import check_local
 from llmkit.engines.inference.weight_sync.handover import Terms
 from llmkit.engines.inference.weight_sync.places import WeightsPlace
+from llmkit.engines.inference.weight_sync.threads import in_thread
 from llmkit.errors import EngineError, RequestError
 from llmkit.models.policy import Policy
 
@@ -42,7 +43,7 @@ class AdapterDelivery:
         if self._must_be_local:
             check_local(links)
         async with deadline("writing an adapter", self._terms.seconds):
-            await asyncio.to_thread(self._write)
+            await in_thread(self._write)
         results = await asyncio.gather(*(self._load(link) for link in links), return_exceptions=True)
         failures: dict[int, EngineError] = {}
         for link, result in zip(links, results, strict=True):

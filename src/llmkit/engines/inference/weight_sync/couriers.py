@@ -13,6 +13,7 @@ from llmkit.engines.inference.weight_sync.contract import Receiver
 from llmkit.engines.inference.weight_sync.deadlines import describe
 from llmkit.engines.inference.weight_sync.handover import Handover
 from llmkit.engines.inference.weight_sync.process_groups import ServerGroup
+from llmkit.engines.inference.weight_sync.threads import in_thread
 from llmkit.errors import EngineError
 
 
@@ -67,7 +68,7 @@ class GroupCourier:
         if self._backend == "nccl" and facts.device != "cuda":
             raise EngineError(f"joining a process group: {describe(link)} is on {facts.device}, and nccl needs GPUs")
         group = ServerGroup(self._backend, self._host, facts.num_workers, self._seconds)
-        joining = asyncio.create_task(asyncio.to_thread(group.join))
+        joining = asyncio.create_task(in_thread(group.join))
         await handover.connect(group.message)
         if handover.failure is not None:
             joining.cancel()
@@ -90,7 +91,7 @@ class GroupCourier:
     async def send(self, link: Link, buffer: Tensor) -> None:
         """Broadcast."""
         try:
-            await asyncio.to_thread(self._groups[link.server.index].send, buffer)
+            await in_thread(self._groups[link.server.index].send, buffer)
         except RuntimeError as error:
             raise EngineError(f"sending weights: {describe(link)}: {error}") from error
 

@@ -17,6 +17,7 @@ from llmkit.engines.inference.weight_sync.fingerprints import fingerprint
 from llmkit.engines.inference.weight_sync.flat_buffers import flatten, layout, ordered
 from llmkit.engines.inference.weight_sync.handover import Handover, Terms, all_of, failures_of, wire_dtype
 from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
+from llmkit.engines.inference.weight_sync.threads import in_thread
 from llmkit.errors import EngineError
 
 
@@ -114,7 +115,7 @@ class DirectDelivery:
         made = self._make(dtype)
         while True:
             async with deadline("gathering weights", self._terms.seconds):
-                found = await asyncio.to_thread(next, made, None)
+                found = await in_thread(next, made, None)
             if found is None:
                 return
             yield found

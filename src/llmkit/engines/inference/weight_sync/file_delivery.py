@@ -19,6 +19,7 @@ from llmkit.engines.inference.weight_sync.fingerprints import fingerprint
 from llmkit.engines.inference.weight_sync.handover import Handover, Terms, all_of, failures_of, wire_dtype
 from llmkit.engines.inference.weight_sync.places import WeightsPlace
 from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
+from llmkit.engines.inference.weight_sync.threads import in_thread
 from llmkit.errors import EngineError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -95,14 +96,14 @@ class FileDelivery:
     async def _write(self, directory: Path, dtype: torch.dtype | None) -> AsyncGenerator[Parcel]:
         """Parcels, each when its file is whole; the next file is under way meanwhile."""
         files = self._files(directory, dtype)
-        coming = asyncio.create_task(asyncio.to_thread(next, files, None))
+        coming = asyncio.create_task(in_thread(next, files, None))
         try:
             while True:
                 async with deadline("writing weights", self._terms.seconds):
                     parcel = await coming
                 if parcel is None:
                     return
-                coming = asyncio.create_task(asyncio.to_thread(next, files, None))
+                coming = asyncio.create_task(in_thread(next, files, None))
                 yield parcel
         finally:
             coming.cancel()

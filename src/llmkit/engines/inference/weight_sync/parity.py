@@ -13,6 +13,7 @@ from llmkit.engines.inference.merging import collect
 from llmkit.engines.inference.native.generating import generating
 from llmkit.engines.inference.remote.contract import Dialect, Link
 from llmkit.engines.inference.weight_sync.deadlines import deadline, describe
+from llmkit.engines.inference.weight_sync.threads import in_thread
 from llmkit.errors import EngineError
 from llmkit.models.policy import Policy
 from llmkit.types import Completion, SamplingParams
@@ -65,7 +66,7 @@ class ParityProbe:
         for prompt in probe_prompts(self._policy):
             async with deadline("comparing with the policy", self._config.timeout_seconds, link):
                 completion = await self._ask(link, prompt, version, adapter)
-                found = await asyncio.to_thread(self._measure, prompt, completion)
+                found = await in_thread(self._measure, prompt, completion)
             if found.difference > self._config.probe_tolerance or found.agreement < self._config.probe_agreement:
                 raise EngineError(
                     f"comparing with the policy: {describe(link)} does not draw with the weights of version {version}: "
@@ -80,7 +81,8 @@ class ParityProbe:
         # With no end token the completion has all of its tokens only by chance; fewer do as well.
         sampling = SamplingParams(max_new_tokens=self._config.probe_tokens, temperature=0.0, logprob_kind="raw")
         request = GenerationRequest(prompt, sampling, adapter=adapter)
-        completion = await collect(self._dialect.stream(link, request, version))
+        seconds = self._config.timeout_seconds
+        completion = await collect(self._dialect.stream(link, request, version, whole=True, timeout_seconds=seconds))
         if not completion.token_ids:
             raise EngineError(f"comparing with the policy: {describe(link)} has drawn no token for a probe prompt")
         return completion

@@ -58,12 +58,13 @@ class Channels:
 
 def open_group(message: Message, rank: int) -> Any:
     """A process group of the sender and one server's workers, apart from the server's own."""
-    # Neither is in the public interface of torch.distributed.
+    # What makes groups beside the default one is not in the public interface of torch.distributed.
     c10d: Any = torch.distributed.distributed_c10d
+    dist: Any = torch.distributed
     timeout = timedelta(seconds=message["timeout_seconds"])
     name, size = message["name"], message["world_size"]
-    store = c10d.TCPStore(message["host"], message["port"], size, is_master=False, timeout=timeout)
-    prefixed = c10d.PrefixStore(name, store)
+    store = dist.TCPStore(message["host"], message["port"], size, is_master=False, timeout=timeout)
+    prefixed = dist.PrefixStore(name, store)
     backend = c10d.Backend(message["backend"])
     group, _ = c10d._new_process_group_helper(size, rank, [], backend, prefixed, group_name=name, timeout=timeout)
     return group
