@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest
+from llmkit.engines.inference.stop_strings import StopStrings
 from llmkit.engines.inference.text_stream import open_text_stream
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class Answer:
 
     def __init__(self, request: GenerationRequest, tokenizer: "PreTrainedTokenizerBase | None") -> None:
         self._texts = [open_text_stream(tokenizer, request.sampling) for _ in range(request.num_completions)]
+        self._stop_strings = request.sampling.stop
+        self._given: dict[int, StopStrings] = {}
         self._is_ended = [False] * request.num_completions
         self._num_left = request.num_completions
 
@@ -33,6 +36,8 @@ class Answer:
         index = delta.index
         if self._is_ended[index]:
             return None
+        if delta.text or index in self._given:
+            return self._take_text(delta)
         text, stop, count = self._texts[index].push(delta.token_ids)
         if stop is not None:
             self._end(index)
@@ -45,12 +50,25 @@ class Answer:
             text += self._texts[index].finish()
         return replace(delta, text=text) if text else delta
 
+    def _take_text(self, delta: Delta) -> Delta:
+        """A delta of a server that gives text: the tokens are made up, and stop strings cut the text alone."""
+        stops = self._given.setdefault(delta.index, StopStrings(self._stop_strings))
+        text = stops.push(delta.text)
+        if stops.matched is not None:
+            self._end(delta.index)
+            return replace(delta, text=text, stop_reason="stop", stop=stops.matched)
+        if delta.stop_reason is not None:
+            self._end(delta.index)
+            text += stops.finish()
+        return replace(delta, text=text)
+
     def cancelled(self) -> Iterator[Delta]:
         """Ends of the completions that have none."""
         for index, is_ended in enumerate(self._is_ended):
             if not is_ended:
                 self._end(index)
-                yield Delta(index, text=self._texts[index].finish(), stop_reason="cancelled")
+                rest = self._given[index] if index in self._given else self._texts[index]
+                yield Delta(index, text=rest.finish(), stop_reason="cancelled")
 
     def _end(self, index: int) -> None:
         self._is_ended[index] = True

@@ -55,10 +55,10 @@ class Balance:
 
 
 def _lengths(size: int) -> list[int]:
-    """The whole prompt, and beginnings that double in length."""
+    """The whole prompt, and beginnings of 32, 48, 64, 96, 128 tokens and so on."""
     lengths = []
     length = SHORTEST
     while length < size:
-        lengths.append(length)
+        lengths += [length, length + length // 2]
         length *= 2
-    return [*lengths, size]
+    return [*(one for one in lengths if one < size), size]

@@ -115,7 +115,7 @@ def _delta(link: Link, choice: Choice, request: GenerationRequest, version: int,
         scores,
         [version] * len(token_ids),
         "",
-        None if reason is None else _stop_reason(link, reason),
+        None if reason is None else stop_reason_of(link, reason),
         choice.stop_reason if reason == "stop" else None,
         _prompt_scores(choice, request) if choice.index == 0 and request.sampling.prompt_logprobs else None,
         cached if is_first else None,
@@ -128,7 +128,12 @@ def _likeliest(top: Mapping[str, float], count: int) -> tuple[tuple[int, float],
     return tuple((int(token.removeprefix("token_id:")), logprob) for token, logprob in pairs)
 
 
-def _stop_reason(link: Link, reason: str) -> StopReason:
+def stop_reason_of(link: Link, reason: str) -> StopReason:
+    """Of a `finish_reason`.
+
+    Raises:
+        EngineError: it is none that a whole completion has, such as `error`.
+    """
     if reason not in STOP_REASONS:
         raise EngineError(f"{link.server.url}: {PHASE}: it ended a completion for the reason '{reason}'")
     return STOP_REASONS[reason]

@@ -128,7 +128,9 @@ class Dialect(Protocol):
     def stream(
         self, link: Link, request: GenerationRequest, version: int, *, whole: bool, timeout_seconds: float
     ) -> AsyncGenerator[Delta]:
-        """Deltas of all completions; `text` stays empty, and stop strings are the engine's own business.
+        """Deltas of all completions; stop strings are the engine's own business.
+
+        `text` stays empty, except from a server that gives text in the place of token ids.
 
         Args:
             version: of the weights, where the server does not stamp its tokens itself.

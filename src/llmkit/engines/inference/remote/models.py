@@ -12,6 +12,7 @@ class ModelCard(Struct):
     """A model, or an adapter, which has a parent."""
 
     id: str
+    owned_by: str = ""
     max_model_len: int | None = None
     parent: str | None = None
 

@@ -13,8 +13,8 @@ from llmkit.errors import EngineError
 T = TypeVar("T")
 logger = logging.getLogger("llmkit.engines")
 
-LOOK_SECONDS = 10.0
-"""How long a look may take."""
+LEAST_LOOK_SECONDS = 1.0
+"""How long a look may take at least, and beyond this twice the time between two."""
 MOST_MISSED = 3
 """Looks without an answer after which a server counts as hanging."""
 QUICK_SECONDS = 0.5
@@ -36,6 +36,7 @@ class Watch:
         self._dialect = dialect
         self._sync = sync
         self._health_seconds = health_seconds
+        self._look_seconds = max(LEAST_LOOK_SECONDS, 2 * health_seconds)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -117,11 +118,11 @@ class Watch:
 
     async def _soon(self, member: Member, answer: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(self._look_seconds):
                 return await answer
         except TimeoutError:
             url = member.link.server.url
-            raise EngineError(f"{url}: asking how it is: no answer within {LOOK_SECONDS:g} seconds") from None
+            raise EngineError(f"{url}: asking how it is: no answer within {self._look_seconds:g} seconds") from None
 
     async def _bring_back(self, member: Member) -> None:
         """Give a server everything that it needs to be asked again.
@@ -147,7 +148,7 @@ class Watch:
 
     def _miss(self, member: Member, error: EngineError) -> None:
         member.num_missed += 1
-        if member.trouble is not None:
+        if member.trouble is not None or not self._members.is_current(member):
             member.trouble = error
         elif member.num_missed >= MOST_MISSED:
             self._members.lose(member, error)
