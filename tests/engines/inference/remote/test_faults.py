@@ -40,10 +40,14 @@ def test_after_the_first_token_a_failure_is_the_callers(servers, fault):
     first(processes, faults=[fault])
 
     async def story(engine: RemoteEngine) -> None:
-        seen = []
-        with pytest.raises(EngineError, match=processes[0].url):
+        seen: list[int] = []
+
+        async def read() -> None:
             async for delta in engine.stream(GenerationRequest(PROMPT, FIVE)):
-                seen += delta.token_ids
+                seen.extend(delta.token_ids)
+
+        with pytest.raises(EngineError, match=processes[0].url):
+            await read()
         assert seen == TOKENS[:2]
 
     tell(processes, story)
