@@ -11,6 +11,7 @@ LLMKitError                 a message for the user, never a stack trace
 │   ├── RequestError        1  a request that cannot be served as it is, whatever the load
 │   └── EngineBusyError     1  a request that may be served later
 ├── RewardError             1  a reward raised or gave no number
+├── RolloutError            1  rollouts failed that were asked for
 ├── ConvertError            1  a conversion failed, or its result is not what it should be
 ├── BenchError              1  a contender of a benchmark failed, or gave other results than the rest
 └── TrainingError           1  training cannot go on (NaN loss, disk full)
@@ -82,6 +83,12 @@ class EngineBusyError(EngineError):
 
 class RewardError(LLMKitError):
     """A reward function raised an error or returned something that is not a finite number."""
+
+    exit_code = 1
+
+
+class RolloutError(LLMKitError):
+    """Rollouts that were asked for could not be made; those that could are in the run's file."""
 
     exit_code = 1
 

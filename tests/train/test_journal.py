@@ -316,11 +316,15 @@ def test_rollouts_are_one_json_object_each(directory: RunDirectory):
         journal.rollouts(10, [make_rollout(), make_rollout("\ud800", None)])
         journal.rollouts(10, [make_rollout()], "eval")
     first, second = lines(directory.rollouts / "step-00010.jsonl")
-    assert first == {
-        "prompt": "How many?", "completion": "72", "reward": 1.0, "rewards": {}, "reward_error": None,
-        "stop_reason": "stop", "completion_length": 2,
-        "version_min": 3, "version_max": 4, "group_id": 2, "source": "gsm8k:test:7", "answer": "72",
-    }  # fmt: skip
+    wanted = {
+        "group_id": 2,
+        "reward": 1.0,
+        "completion": "72",
+        "answer": "72",
+        "source": "gsm8k:test:7",
+        "version_max": 4,
+    }
+    assert {name: first[name] for name in wanted} == wanted
     assert second["reward"] is None
     assert len(lines(directory.rollouts / "eval-00010.jsonl")) == 1
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from llmkit.config.algorithms import DPOConfig, GRPOConfig, SFTConfig
 from llmkit.config.optim import OptimConfig
 from llmkit.config.parallel import ParallelConfig
+from llmkit.config.rollout import RolloutRun
 from llmkit.config.schema import (
     AnsweringEvalConfig,
     BatchConfig,
@@ -128,6 +129,7 @@ class GRPORun(TrainingRun):
 
 
 SCHEMAS: dict[str, type[Section]] = {
+    "rollout": RolloutRun,
     "serve": ServeRun,
     "train/dpo": DPORun,
     "train/grpo": GRPORun,

@@ -63,23 +63,28 @@ class DeviceConfig(Section):
     """Keep what the backward pass needs in the memory of the host: less memory of the GPU, and time to copy it."""
 
 
-class RowsConfig(Section):
+class ReadingConfig(Section):
     """How rows are read."""
 
     on_error: Literal["raise", "skip"] = "raise"
     """What happens to a faulty row: stop, or leave it out, count it and write it to `skipped_rows.jsonl`."""
     max_skipped: int = Field(100, ge=0)
     """Most faulty rows to leave out with `on_error=skip`; one more stops the run."""
+    num_workers: Annotated[int, Nonsemantic] = Field(0, ge=0)
+    """Processes that tokenize; 0 does it in the run itself."""
+    special_tokens_in_text: bool = False
+    """Let text of a message that spells a special token (`<|im_end|>`) become that token; off makes it plain text."""
+
+
+class RowsConfig(ReadingConfig):
+    """How rows are read and drawn."""
+
     shuffle: bool = True
     """Draw rows in a new random order each epoch; the order follows from `seed`."""
     shuffle_block: int = Field(10_000, ge=1)
     """Rows of a stream that are read and shuffled together; a data set that is not a stream is shuffled as a whole."""
     validation_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of the rows to hold out and measure on when there is no `eval_dataset`; chosen by `seed`."""
-    num_workers: Annotated[int, Nonsemantic] = Field(0, ge=0)
-    """Processes that tokenize; 0 does it in the run itself."""
-    special_tokens_in_text: bool = False
-    """Let text of a message that spells a special token (`<|im_end|>`) become that token; off makes it plain text."""
 
 
 class DataConfig(RowsConfig):

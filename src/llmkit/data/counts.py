@@ -37,3 +37,14 @@ class RowCounts:
         self.trained_tokens += encoded.num_trained
         if encoded.outcome != "kept":
             setattr(self, encoded.outcome, getattr(self, encoded.outcome) + 1)
+
+    def told(self) -> str:
+        """What became of the rows that are not as they were: `3 skipped as faulty, 2 too long`."""
+        parts = (
+            (self.skipped, "skipped as faulty"),
+            (self.dropped, "dropped as too long"),
+            (self.untrained, "dropped since no token of them would be trained"),
+            (self.truncated, "truncated"),
+            (self.split, "split"),
+        )
+        return ", ".join(f"{count:,} {what}" for count, what in parts if count)

@@ -5,6 +5,7 @@ environment.json    versions, machine, commit, command line of the newest start,
 metrics.jsonl       one object per step
 checkpoints/        step-N/ directories, see `checkpoints.py`
 rollouts/           sampled completions, one JSONL file per logged step
+rollouts.jsonl      those of `llmkit rollout`, with header.json, errors.jsonl and summary.json
 report.html, *.png  curves and samples
 run.lock            which process writes here
 """
@@ -12,11 +13,11 @@ run.lock            which process writes here
 import builtins
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from llmkit.disk import free_bytes, write_text
 from llmkit.errors import CheckpointError, TrainingError
@@ -238,6 +239,8 @@ def describe_work(path: Path) -> str:
     if metrics.exists() and metrics.stat().st_size:
         num_lines = metrics.read_bytes().count(b"\n")
         parts.append(f"{num_lines} {'line' if num_lines == 1 else 'lines'} of metrics")
+    if (rollouts := path / "rollouts.jsonl").exists() and rollouts.stat().st_size:
+        parts.append(rollouts.name)
     if checkpoints:
         parts.append(f"checkpoint {checkpoints[-1].name}")
     return ", ".join(parts)
@@ -257,6 +260,26 @@ def latest_run(command: str, root: Path = Path("runs")) -> Path:
             "name one with --output-dir, or start without --resume"
         )
     return max(found, key=lambda path: (path / "config.yaml").stat().st_mtime_ns)
+
+
+def run_to_resume(command: str, settings: Mapping[str, tuple[str, Any]], overrides: Sequence[str]) -> Path:
+    """The directory that `--resume` by itself means: the one that is named, or the newest run of the command.
+
+    Args:
+        settings: what was set by options: key -> (flag, value).
+        overrides: arguments of `--set`.
+
+    Raises:
+        CheckpointError: there is no run to resume.
+    """
+    named = [text.partition("=")[2] for text in overrides if text.startswith("output_dir=")]
+    if not named and "output_dir" in settings:
+        named = [settings["output_dir"][1]]
+    if not named:
+        return latest_run(command)
+    directory = Path(named[-1])
+    check_resumable(directory, command)
+    return directory
 
 
 def command_of(path: Path) -> str | None:

@@ -23,11 +23,6 @@ class Config(Section):
 
 def build(config: Config, run_dir: Path, resolved: Mapping[str, Any], resumed: bool) -> Tracker:
     """A bar when standard error is a terminal, lines otherwise."""
-    import sys
+    from llmkit.trackers.progress import open_progress
 
-    from llmkit.trackers.progress import ProgressBar, ProgressLines
-
-    total_steps = resolved.get("max_steps")
-    if sys.stderr.isatty():
-        return ProgressBar(total_steps)
-    return ProgressLines(total_steps, config.every_seconds)
+    return open_progress(resolved.get("max_steps"), config.every_seconds)

@@ -33,15 +33,7 @@ class MetricsFile:
         Raises:
             TrainingError: the disk is full or the file cannot be written; the lines before this one are intact.
         """
-        line = encode_line(metrics)
-        with writing(self.path):
-            start = self._file.seek(0, 2)
-            try:
-                write_all(self._file, line)
-            except OSError:
-                with contextlib.suppress(OSError):  # the first error is the one to show
-                    self._file.truncate(start)
-                raise
+        append_line(self._file, self.path, encode_line(metrics))
 
     def close(self) -> None:
         """Wait until everything is on the disk."""
@@ -63,11 +55,22 @@ def encode_line(metrics: Mapping[str, Any]) -> bytes:
     return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def write_all(file: Any, content: bytes) -> None:
-    """Write `content` to an unbuffered file, which may take it in parts."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]
+def append_line(file: Any, path: Path, content: bytes) -> None:
+    """Add whole lines to the end of an unbuffered file: all of `content` or, when the disk is full, nothing.
+
+    Raises:
+        TrainingError: the disk is full or the file cannot be written; the lines before are intact.
+    """
+    with writing(path):
+        start = file.seek(0, os.SEEK_END)
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to show
+                file.truncate(start)
+            raise
 
 
 def read_lines(path: Path) -> list[Line]:

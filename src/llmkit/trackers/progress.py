@@ -39,14 +39,20 @@ class ProgressLines:
     """One plain line every few seconds: for logs, pipes and batch systems."""
 
     def __init__(
-        self, total_steps: int | None, every_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        total_steps: int | None,
+        every_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        noun: str = "step",
     ) -> None:
         """
         Args:
             total_steps: None when it is not known.
             every_seconds: least time between two lines.
             clock: gives seconds.
+            noun: what a step is called.
         """
+        self._noun = noun
         self._total_steps = total_steps
         self._every_seconds = every_seconds
         self._clock = clock
@@ -73,7 +79,7 @@ class ProgressLines:
         assert self._pending is not None
         step = int(self._pending["step"])
         total = f"/{self._total_steps}" if self._total_steps is not None else ""
-        parts = [f"step {step}{total}", describe(self._pending), self._time_left(step, now)]
+        parts = [f"{self._noun} {step}{total}", describe(self._pending), self._time_left(step, now)]
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
         self._printed_at, self._pending = now, None
 
@@ -87,11 +93,17 @@ class ProgressLines:
 class ProgressBar:
     """A bar with the step, the figures that people watch and the time left; evaluations stay as lines above it."""
 
-    def __init__(self, total_steps: int | None, console: Console | None = None) -> None:
-        """`total_steps` is None when it is not known; `console` defaults to standard error."""
+    def __init__(self, total_steps: int | None, console: Console | None = None, noun: str = "step") -> None:
+        """
+        Args:
+            total_steps: None when it is not known.
+            console: None is standard error.
+            noun: what a step is called.
+        """
         self._total_steps = total_steps
+        self._noun = noun
         self._bar = Progress(
-            TextColumn("step {task.completed}" + (f"/{total_steps}" if total_steps is not None else "")),
+            TextColumn(noun + " {task.completed}" + (f"/{total_steps}" if total_steps is not None else "")),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -111,9 +123,22 @@ class ProgressBar:
             self._task = self._bar.add_task("", total=self._total_steps, completed=step, figures=training_figures)
             self._bar.start()
         if is_evaluation(metrics):
-            self._bar.console.print(f"step {step}  {describe(metrics)}", markup=False, highlight=False)
+            self._bar.console.print(f"{self._noun} {step}  {describe(metrics)}", markup=False, highlight=False)
         self._bar.update(self._task, completed=step, figures=training_figures)
 
     def close(self) -> None:
         """Leave the bar as it is and give the terminal back."""
         self._bar.stop()
+
+
+def open_progress(total_steps: int | None, every_seconds: float, noun: str = "step") -> ProgressBar | ProgressLines:
+    """A bar when standard error is a terminal, lines otherwise.
+
+    Args:
+        total_steps: None when it is not known.
+        every_seconds: least time between two lines.
+        noun: what a step is called.
+    """
+    if sys.stderr.isatty():
+        return ProgressBar(total_steps, noun=noun)
+    return ProgressLines(total_steps, every_seconds, noun=noun)

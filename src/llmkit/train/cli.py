@@ -224,6 +224,7 @@ def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]
     """
     from llmkit.config.resolve import resolve
     from llmkit.config.runs import schema_of
+    from llmkit.runs.run_directory import run_to_resume
 
     preset: str | None = parameters["preset"]
     files = [Path(file) for file in parameters["config"] or ()]
@@ -231,7 +232,7 @@ def prepare(command: str, parameters: Mapping[str, Any]) -> tuple["Resolved[Any]
     settings = options.settings(parameters)
     resumed = parameters["resume"] and not preset and not files
     if resumed:
-        directory = _run_to_resume(command, settings, overrides)
+        directory = run_to_resume(command, settings, overrides)
         files = [directory / "config.yaml"]
         settings["output_dir"] = ("--resume", str(directory))
     elif not (preset or files or overrides or _names_dataset(settings, os.environ)):
@@ -260,20 +261,6 @@ def show(summary: Mapping[str, Any], invocation: Invocation) -> None:
     """Print a run's summary on standard output when it was asked for; tables for people are printed by the run."""
     if invocation.json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
-
-
-def _run_to_resume(command: str, settings: Mapping[str, tuple[str, Any]], overrides: Sequence[str]) -> Path:
-    """The directory that `--resume` by itself means: the one that is named, or the newest run of the command."""
-    named = [text.partition("=")[2] for text in overrides if text.startswith("output_dir=")]
-    if not named and "output_dir" in settings:
-        named = [settings["output_dir"][1]]
-    from llmkit.runs.run_directory import check_resumable, latest_run
-
-    if not named:
-        return latest_run(command)
-    directory = Path(named[-1])
-    check_resumable(directory, command)
-    return directory
 
 
 def _names_dataset(settings: Mapping[str, tuple[str, Any]], environ: Mapping[str, str]) -> bool:

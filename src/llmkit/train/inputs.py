@@ -87,7 +87,7 @@ class Inputs:
         counts = RowCounts()
         items = self._encode(rows_to_measure(self.held_out, limit), self.held_out_formatter, encoder, counts)
         if counts.dropped + counts.untrained + counts.skipped:
-            warn(f"of {counts.rows} held-out rows, {told(counts)}")
+            warn(f"of {counts.rows} held-out rows, {counts.told()}")
         return items
 
     def peek(self, encoder: Encoder[T]) -> T:
@@ -101,7 +101,7 @@ class Inputs:
             items = self._encode(first_rows(self.data, count), self.formatter, encoder, counts)
             if items:
                 return items[0]
-        raise DataError(f"None of the first {PEEKED_ROWS} rows can be trained on: {told(counts)}")
+        raise DataError(f"None of the first {PEEKED_ROWS} rows can be trained on: {counts.told()}")
 
     def sample(self, encoder: Encoder[T], count: int) -> list[T]:
         """What the encoder makes of `count` rows from all over the training data, or of a stream's first ones.
@@ -115,7 +115,7 @@ class Inputs:
         counts = RowCounts()
         items = self._encode(rows, self.formatter, encoder, counts)
         if not items:
-            raise DataError(f"None of {counts.rows} rows can be trained on: {told(counts)}")
+            raise DataError(f"None of {counts.rows} rows can be trained on: {counts.told()}")
         return items
 
     def _encode(
@@ -169,18 +169,6 @@ def row_errors(config: RowsConfig) -> RowErrors:
     """What a run does with faulty rows; the report lies in a scratch directory until the run has one of its own."""
     scratch = Path(tempfile.mkdtemp(prefix="llmkit-")) if config.on_error == "skip" else None
     return RowErrors(config.on_error, config.max_skipped, scratch / REPORT if scratch else None)
-
-
-def told(counts: RowCounts) -> str:
-    """What became of the rows that are not as they were: `3 skipped as faulty, 2 too long`."""
-    parts: Sequence[tuple[int, str]] = (
-        (counts.skipped, "skipped as faulty"),
-        (counts.dropped, "dropped as too long"),
-        (counts.untrained, "dropped since no token of them would be trained"),
-        (counts.truncated, "truncated"),
-        (counts.split, "split"),
-    )
-    return ", ".join(f"{count:,} {what}" for count, what in parts if count)
 
 
 def build(kind: str, section: Any) -> Any:

@@ -10,10 +10,11 @@ from typing import Any, Literal, Self
 from llmkit.config.section import PluginSection
 from llmkit.disk import write_text, writing
 from llmkit.errors import LLMKitError, RunInterrupted
+from llmkit.rollout.lines import describe_rollout, encode
 from llmkit.runs.run_directory import RunDirectory
 from llmkit.terminal import warn
 from llmkit.trackers.building import NamedTracker, build_trackers
-from llmkit.trackers.metrics_file import Line, encode_line, read_lines, read_metrics
+from llmkit.trackers.metrics_file import Line, read_lines, read_metrics
 from llmkit.train.report.page import write_report
 from llmkit.train.summary import Summary, summarize
 from llmkit.types import Rollout
@@ -90,7 +91,7 @@ class Journal:
         """
         with writing(self.directory.rollouts):
             self.directory.rollouts.mkdir(exist_ok=True)
-        lines = (encode_line(describe_rollout(rollout)).decode() for rollout in rollouts)
+        lines = (encode(describe_rollout(rollout)).decode() for rollout in rollouts)
         prefix = "step" if split == "train" else "eval"
         write_text(self.directory.rollouts / f"{prefix}-{step:05d}.jsonl", "".join(lines))
 
@@ -153,25 +154,6 @@ def outcome(error: BaseException | None) -> tuple[str, str]:
     if isinstance(error, RunInterrupted | KeyboardInterrupt):
         return "interrupted", str(error)
     return "failed", str(error) if isinstance(error, LLMKitError) else repr(error)
-
-
-def describe_rollout(rollout: Rollout) -> dict[str, Any]:
-    """One line of a rollouts file."""
-    versions = [version for version in rollout.versions if version >= 0]
-    return {
-        "prompt": rollout.prompt,
-        "completion": rollout.completion,
-        "reward": rollout.reward,
-        "rewards": rollout.rewards,
-        "reward_error": rollout.reward_error,
-        "stop_reason": rollout.stop_reason,
-        "completion_length": rollout.completion_length,
-        "version_min": min(versions, default=None),
-        "version_max": max(versions, default=None),
-        "group_id": rollout.group_id,
-        "source": str(rollout.record.source),
-        "answer": rollout.record.answer,
-    }
 
 
 def rewind(directory: RunDirectory, resume_from: int | None) -> float:

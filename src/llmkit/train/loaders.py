@@ -10,7 +10,7 @@ from llmkit.data.loading.stream_loader import StreamLoader
 from llmkit.data.preparing.prepared import prepare
 from llmkit.distributed.world import world
 from llmkit.terminal import note
-from llmkit.train.inputs import Inputs, told
+from llmkit.train.inputs import Inputs
 from llmkit.types import Record
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def open_samples(inputs: Inputs, encoder: Encoder[T], run: SFTRun | DPORun) -> L
     if not isinstance(inputs.data, Sized):
         return open_stream(inputs, encoder, run, run.batch, rank=world().data_rank, world_size=world().data_size)
     prepared = prepare(inputs.data, inputs.formatter, encoder, run.data, errors=inputs.errors)
-    if changed := told(prepared.counts):
+    if changed := prepared.counts.told():
         note(f"{prepared.counts.rows:,} rows: {changed}")
     return load_prepared(
         prepared,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llmkit.data.inspecting.histogram import Bin
-from llmkit.data.inspecting.html_text import text
+from llmkit.html import text
 
 WIDTH, BAR, GAP, LEFT, RIGHT = 640, 16, 6, 120, 80
 

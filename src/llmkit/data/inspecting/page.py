@@ -6,14 +6,13 @@ from pathlib import Path
 
 from llmkit.data.inspecting.figures_text import repeated, sections
 from llmkit.data.inspecting.histogram_svg import drawing
-from llmkit.data.inspecting.html_text import text
 from llmkit.data.inspecting.looking import Findings
 from llmkit.data.inspecting.row_html import article
 from llmkit.data.inspecting.tally import Figures
 from llmkit.errors import ConfigError
 from llmkit.formatting import format_number
+from llmkit.html import document, text
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 NOT_AS_THEY_WERE = "Rows that are not trained on as they are"
 FILTERS = """\
 <div class="card filters">
@@ -54,13 +53,7 @@ def render(findings: Findings, command: str) -> str:
         *(figures_sections(findings.figures) if findings.figures else ()),
         rows_section(findings),
     ))  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{resource('page.css')}</style></head>"
-        f"<body>{body}<script>{resource('page.js')}</script></body></html>\n"
-    )
+    return document(title, body, style=resource("page.css"), script=resource("page.js"))
 
 
 def resource(name: str) -> str:

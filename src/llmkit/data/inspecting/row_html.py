@@ -2,9 +2,9 @@
 
 import json
 
-from llmkit.data.inspecting.html_text import text
 from llmkit.data.inspecting.printing import as_json, blocks, describe_row, role_lines
 from llmkit.data.inspecting.viewing import RowView, SequenceView, Token
+from llmkit.html import text
 
 
 def article(view: RowView) -> str:

@@ -62,6 +62,11 @@ class Scorer:
         """Of the rewards."""
         return [part.name for part in self._parts]
 
+    @property
+    def compares_groups(self) -> bool:
+        """Whether a rollout's reward depends on those of its group, so that `combine` needs whole groups."""
+        return self._normalize
+
     async def score(self, rollouts: Sequence[Rollout]) -> None:
         """Set `rewards` of every rollout, side by side; `reward_error` where one fails.
 

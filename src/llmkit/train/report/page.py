@@ -8,16 +8,15 @@ from typing import Any
 
 from llmkit.disk import write_text, writing
 from llmkit.formatting import format_bytes, format_number, format_seconds
+from llmkit.html import document, text
 from llmkit.runs.run_directory import RunDirectory, spoken
 from llmkit.trackers.metrics_file import read_metrics
 from llmkit.train.plots import write_plots
 from llmkit.train.report.charts import charts
 from llmkit.train.report.samples import section as samples_section
-from llmkit.train.report.samples import text
 from llmkit.train.report.svg import figure
 from llmkit.train.summary import Metrics, Summary, label, number, summarize
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 TABLE_STEPS = 25
 
 
@@ -52,13 +51,7 @@ def render(directory: RunDirectory, rows: Sequence[Metrics], status: str, detail
         samples_section(directory.rollouts),
         details_section(directory, rows, environment),
     ))  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{resource('style.css')}</style></head>"
-        f"<body>{body}<script>{resource('pointer.js')}</script></body></html>\n"
-    )
+    return document(title, body, style=resource("style.css"), script=resource("pointer.js"))
 
 
 def resource(name: str) -> str:

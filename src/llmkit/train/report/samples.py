@@ -1,20 +1,18 @@
 """Sample rollouts of a run over time, side by side, as HTML."""
 
 import json
-import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from llmkit.formatting import format_number
+from llmkit.html import text
 
 Sample = dict[str, Any]
 Row = list[tuple[int, Sample]]
 """A prompt's rollouts with the steps after which they were sampled."""
 NUM_SAMPLES = 6
 NUM_COLUMNS = 5
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def section(directory: Path) -> str:
@@ -74,7 +72,7 @@ def article(row: Row) -> str:
     reference = f'<p class="muted">Reference answer: <code>{text(answer)}</code></p>' if answer is not None else ""
     columns = "".join(completion(f"Step {step}", sample) for step, sample in row)
     return (
-        f'<article class="card"><pre class="prompt">{text(last["prompt"])}</pre>'
+        f'<article class="card"><pre class="prompt">{text(last["prompt"].strip())}</pre>'
         f'<div class="grid over-time" tabindex="0">{columns}</div>{reference}</article>'
     )
 
@@ -90,10 +88,5 @@ def completion(heading: str, sample: Sample) -> str:
         badge = f'<span class="muted">cut at the limit</span> {badge}'
     return (
         f'<div class="sample"><div class="top"><b>{heading}</b><span>{badge}</span></div>'
-        f"<pre>{text(sample['completion'])}</pre></div>"
+        f"<pre>{text(sample['completion'].strip())}</pre></div>"
     )
-
-
-def text(value: object) -> str:
-    """Text as HTML, with what HTML cannot hold replaced."""
-    return escape(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(value).strip()))
