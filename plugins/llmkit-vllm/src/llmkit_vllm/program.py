@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from llmkit.engines.servers.kv_cache import GB
 from llmkit.engines.servers.program import (
     Additions,
     Argument,
@@ -18,7 +19,9 @@ from llmkit.engines.servers.program import (
 )  # fmt: skip
 
 VERSION = "0.32.0"
-GB = 10**9
+WORKER_DIRECTORY = Path(__file__).parent / "worker"
+"""What the workers of a server that takes weights import; nothing in it needs llmkit."""
+WORKER_EXTENSION = "llmkit_vllm_worker.extension.WeightUpdates"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -35,7 +38,8 @@ def additions(situation: Situation) -> Additions:
     if Path(situation.options["model"]).is_dir():
         variables["HF_HUB_OFFLINE"] = "1"
     if situation.for_training:
-        variables["VLLM_SERVER_DEV_MODE"] = "1"  # pausing, and whatever loads weights
+        variables["VLLM_SERVER_DEV_MODE"] = "1"  # pausing, and calls of the extension's methods
+        arguments += ["--worker-extension-cls", WORKER_EXTENSION]
     if situation.options["max_loras"]:
         variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     cache = situation.options.get("cache_memory_gb")
@@ -46,7 +50,8 @@ def additions(situation: Situation) -> Additions:
             variables["VLLM_CPU_KVCACHE_SPACE"] = str(math.ceil(cache * GB / 2**30))
     elif cache is not None:
         arguments += ["--kv-cache-memory-bytes", str(int(cache * GB))]
-    return Additions(tuple(arguments), variables)
+    python_path = (str(WORKER_DIRECTORY),) if situation.for_training else ()
+    return Additions(tuple(arguments), variables, python_path)
 
 
 def objections(situation: Situation) -> list[str]:

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 from llmkit.disk import write_text
 from llmkit.engines.servers.program import Program
-from llmkit.errors import ConfigError, EngineError
+from llmkit.errors import ConfigError, EngineError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -120,3 +122,24 @@ def interpreter(path: str, setting: str) -> str:
 
 def _record(name: str) -> Path:
     return engines_directory() / f"{name}.json"
+
+
+def note_seen(program: Program, device: str) -> None:
+    """Note that a server of this kind was ready on this machine, for `llmkit engines doctor`."""
+    note = {"device": device, "date": date.today().isoformat()}
+    with suppress(OSError, TrainingError):  # it is a note: servers work on where it cannot be written
+        engines_directory().mkdir(parents=True, exist_ok=True)
+        write_text(_seen(program.name), json.dumps(note) + "\n")
+
+
+def last_seen(name: str) -> str | None:
+    """`2026-11-21 on cpu`: when a server of this kind was last ready on this machine; None for never."""
+    try:
+        note = json.loads(_seen(name).read_text(encoding="utf-8"))
+        return f"{note['date']} on {note['device']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _seen(name: str) -> Path:
+    return engines_directory() / f"{name}.seen.json"

@@ -10,7 +10,7 @@ from llmkit.config.servers import ServerEngineConfig
 from llmkit.engines.inference.contract import EngineContext
 from llmkit.engines.inference.remote.contract import Fleet
 from llmkit.engines.servers.command import Command, write_command
-from llmkit.engines.servers.environments import find_program
+from llmkit.engines.servers.environments import find_program, note_seen
 from llmkit.engines.servers.fleet import StartedFleet, given_fleet, tell_on_stderr
 from llmkit.engines.servers.layout import Layout, lay_out
 from llmkit.engines.servers.logs import log_directory
@@ -79,7 +79,7 @@ def open_fleet(
         return given_fleet(config.urls, config.served_name, key)
     plan = plan_servers(program, config, context, additions=additions, door=door)
     tell(_announcement(program, plan))
-    return StartedFleet(
+    fleet = StartedFleet(
         [
             SupervisedServer(
                 program,
@@ -94,6 +94,8 @@ def open_fleet(
             for index, command in enumerate(plan.commands)
         ]
     )
+    note_seen(program, plan.layout.device)
+    return fleet
 
 
 def plan_servers(

@@ -9,18 +9,17 @@ from llmkit import machine
 from llmkit.config.schema import ModelConfig
 from llmkit.config.servers import ServerEngineConfig
 from llmkit.engines.inference.contract import Demand, EngineContext
+from llmkit.engines.servers.kv_cache import GB, cache_bytes_per_token
 from llmkit.engines.servers.program import Device, Option, Program, Situation
 from llmkit.errors import ConfigError
 from llmkit.models.loading import NO_LIMIT, checkpoint_path, load_text_config
 
-GB = 10**9
 CPU_CACHE_GB = (1.0, 2.0)
 """Least and most gigabytes of KV cache on a CPU where nobody set any."""
 CPU_CACHE_SHARE = 0.2
 """Of the memory that is free, for the KV caches of all servers on a CPU together."""
 MODEL_OPTIONS = ("revision", "trust_remote_code", "tokenizer")
 """Options that come from `model` and change nothing where they are not set."""
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +100,6 @@ def check_options(program: Program, config: ServerEngineConfig, situation: Situa
     faults += program.objections(situation)
     if faults:
         raise ConfigError("\n".join(faults))
-
-
-def cache_bytes_per_token(architecture: Mapping[str, Any], dtype: str) -> int | None:
-    """Bytes that a token takes in the KV cache; None where the configuration does not tell."""
-    heads = architecture.get("num_key_value_heads") or architecture.get("num_attention_heads")
-    layers, hidden = architecture.get("num_hidden_layers"), architecture.get("hidden_size")
-    if not (heads and layers and hidden):
-        return None
-    head_size = architecture.get("head_dim") or hidden // architecture["num_attention_heads"]
-    written = str(architecture.get("dtype") or "bfloat16") if dtype == "auto" else dtype
-    return 2 * layers * heads * head_size * DTYPE_BYTES.get(written, 4)
 
 
 def _longest(demand: Demand | None, model: ServedModel) -> int | None:
