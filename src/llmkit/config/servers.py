@@ -67,8 +67,6 @@ class ServerEngineConfig(Section):
     """Directory for the servers' logs; unset takes a new one in llmkit's cache and says which."""
     start_seconds: Annotated[float, Nonsemantic] = Field(900.0, gt=0)
     """Time in which a server that was started must answer."""
-    request_seconds: Annotated[float, Nonsemantic] = Field(600.0, gt=0)
-    """Time in which a server must answer a request."""
     stop_seconds: Annotated[float, Nonsemantic] = Field(20.0, ge=0)
     """Time that a server has to end by itself; then it is killed, with all processes that it started."""
     max_restarts: Annotated[int, Nonsemantic] = Field(3, ge=0)

@@ -28,6 +28,8 @@ class ServerConfig(Section):
     """Let requests load and unload adapters: whoever has a key can then name directories of this machine."""
     log_format: Literal["text", "json"] = "text"
     """How log lines look: for people, or one JSON object a line."""
+    direct: bool = False
+    """Let clients talk to the engine's own server, without llmkit's keys, limits and metrics before it."""
     access_log: bool = True
     """Log each request when it has been answered."""
     ping_seconds: float = Field(15.0, gt=0)

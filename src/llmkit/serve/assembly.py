@@ -1,7 +1,10 @@
 """From settings to a service: tokenizer, engine, adapters."""
 
 import logging
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,8 @@ async def open_service(run: ServeRun) -> Service:
         torch.set_num_threads(run.device.threads)
     context = EngineContext(run.model, run.device, tokenizer=codec.tokenizer)
     section: Any = run.engine
-    built = plugins.load("engines", section.name).build(section, context)
+    with _ctrl_c_at_once():
+        built = plugins.load("engines", section.name).build(section, context)
     engine = serving_engine(built, codec.tokenizer, None if isinstance(built, ServingEngine) else _context(run))
     if not isinstance(built, ServingEngine):
         defaults = _understood(defaults, section.name)
@@ -46,6 +50,19 @@ async def open_service(run: ServeRun) -> Service:
         await service.close()
         raise
     return service
+
+
+@contextmanager
+def _ctrl_c_at_once() -> Iterator[None]:
+    """Let Ctrl-C end what blocks the event loop: starting a server can take minutes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 async def load_adapters(service: Service, adapters: Mapping[str, str]) -> None:

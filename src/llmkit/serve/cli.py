@@ -1,6 +1,7 @@
 """Serve a model to OpenAI and Anthropic clients, over any engine."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ Examples:
   llmkit serve --model DIR --port 8080 --lora poet=runs/poet/checkpoints/step-100
   llmkit serve --preset echo                         no model: answers are scripted
   llmkit serve keys new --name laptop && llmkit serve --model DIR --host 0.0.0.0 --keys-file ~/.config/llmkit/keys.json
+  llmkit serve --engine vllm --model DIR --tp 2 -- --max-logprobs 50
   llmkit serve --model DIR --dry-run
 """
 
@@ -50,28 +52,41 @@ def serve(
     dtype: options.Dtype = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    tp: options.Tp = None,
+    pp: options.Pp = None,
+    dp: options.Dp = None,
+    max_model_len: options.MaxModelLen = None,
+    direct: options.Direct = None,
 ) -> None:
-    """Serve a model to OpenAI and Anthropic clients, over any engine."""
+    """Serve a model to OpenAI and Anthropic clients, over any engine.
+
+    What comes behind -- is passed to the engine's own server program as it is.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from llmkit.serve.extra import check_extra
 
-    resolved = resolve_run(ctx.params)
+    resolved = resolve_run(ctx.params, ctx.meta.get(options.EXTRA_ARGUMENTS, ()))
     check_extra()
     if dry_run:
         from llmkit.serve.dry_run import look
 
         _print(look(resolved.run), as_json=as_json)
         return
-    from llmkit.serve.server import serve as run_server  # torch is first imported here
+    if resolved.run.server.direct:
+        from llmkit.serve.direct import serve as run_server
+    else:
+        from llmkit.serve.server import serve as run_server  # torch is first imported here
 
     typer.echo(f"Loading {resolved.run.model.path} with the engine '{resolved.run.engine.name}' ...", err=True)
     run_server(resolved.run, lambda listening: _tell(listening, as_json=as_json))
 
 
-def resolve_run(parameters: Any) -> "Resolved[ServeRun]":
+def resolve_run(parameters: Any, extra_arguments: Sequence[str] = ()) -> "Resolved[ServeRun]":
     """The settings that a command line asks for.
 
+    Args:
+        extra_arguments: what comes behind `--`.
     Raises:
         ConfigError: a setting is wrong.
     """
@@ -83,7 +98,8 @@ def resolve_run(parameters: Any) -> "Resolved[ServeRun]":
         command="serve",
         preset=parameters["preset"],
         files=parameters["config"] or (),
-        options=options.settings(parameters),
+        options=options.settings(parameters)
+        | ({"engine.extra_args": ("--", list(extra_arguments))} if extra_arguments else {}),
         overrides=parameters["overrides"] or (),
     )
 

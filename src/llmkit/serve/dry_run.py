@@ -1,13 +1,19 @@
 """`llmkit serve --dry-run`: everything that can be known without loading weights."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from llmkit import plugins
+from llmkit.cache import cache_directory
 from llmkit.config.serving import ServeRun
 from llmkit.data.opening import open_codec
+from llmkit.engines.inference.contract import EngineContext
+from llmkit.engines.servers.opening import Door, plan_servers
+from llmkit.engines.servers.program import Program
 from llmkit.errors import ConfigError, ModelError
 from llmkit.models.loading import NO_LIMIT, checkpoint_path, context_length
+from llmkit.serve.direct import server_settings
 from llmkit.serve.keys import open_keys
 from llmkit.serve.model_defaults import ModelDefaults, read_defaults
 from llmkit.serve.parsing.tools import find_parser
@@ -28,7 +34,7 @@ def look(run: ServeRun) -> dict[str, Any]:
     keys = open_keys(run.auth)
     with bind(run.server.host, run.server.port):
         pass
-    plugins.load("engines", run.engine.name)
+    plugin = plugins.load("engines", run.engine.name)
     checkpoint_path(run.model)
     codec = open_codec(run.model)
     length = context_length(run.model)
@@ -52,7 +58,20 @@ def look(run: ServeRun) -> dict[str, Any]:
         "reasoning": run.reasoning_parser == "think" or any("</think>" in template for template in templates),
         "sampling": ", ".join(f"{name}={value}" for name, value in asdict(defaults).items()),
         "sample_prompt": repr(prompt),
-    }
+    } | _servers(run, getattr(plugin, "PROGRAM", None))
+
+
+def _servers(run: ServeRun, program: Program | None) -> dict[str, Any]:
+    """What would be started for an engine that has servers of its own, as one would type it."""
+    config: Any = run.engine
+    if program is None or config.urls:
+        return {}
+    directory = Path(config.log_dir) if config.log_dir else cache_directory() / "servers" / program.name
+    context = EngineContext(run.model, run.device)
+    door = Door(run.server.host, run.server.port) if run.server.direct else None
+    config = server_settings(run) if run.server.direct else config
+    plan = plan_servers(program, config, context, directory, door=door)
+    return {"commands": [str(command) for command in plan.commands]}
 
 
 def check_adapter(name: str, path: str) -> None:
@@ -61,7 +80,5 @@ def check_adapter(name: str, path: str) -> None:
     Raises:
         ConfigError: it has no adapter_config.json.
     """
-    from pathlib import Path
-
     if not (Path(path).expanduser() / "adapter_config.json").is_file():
         raise ConfigError(f"adapters.{name}={path}: no adapter_config.json there; give the directory of an adapter")

@@ -21,8 +21,13 @@ PATHS = {
     "reasoning_parser": "reasoning_parser",
     "device": "device.device",
     "threads": "device.threads",
+    "direct": "server.direct",
 }
 """Key of the configuration that each parameter sets. Their help and defaults come from the schema."""
+SERVER_PATHS = {"tp": "tp", "pp": "pp", "dp": "dp", "max_model_len": "max_model_len"}
+"""The same for parameters that set keys of `engine`, which engines with servers of their own have."""
+EXTRA_ARGUMENTS = "llmkit.serve.extra_arguments"
+"""Where a command's context keeps what was typed behind `--`."""
 KINDS = {"engine": "engines"}
 """Parameters that choose a plugin, and of which kind."""
 FLAGS = {"served_names": "--served-name"}
@@ -41,7 +46,8 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
         ConfigError: an adapter has no name or no directory.
     """
     adapters = map(named_adapter, parameters.get("lora") or ())
-    return options.settings(parameters, PATHS, FLAGS) | {
+    paths = PATHS | {name: f"engine.{key}" for name, key in SERVER_PATHS.items()}
+    return options.settings(parameters, paths, FLAGS) | {
         f"adapters.{name}": ("--lora", path) for name, path in adapters
     }
 
@@ -86,3 +92,8 @@ ToolParser = Annotated[str | None, typer.Option("--tool-parser", metavar="NAME")
 ReasoningParser = Annotated[str | None, typer.Option("--reasoning-parser", metavar="NAME")]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME")]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="COUNT")]
+Tp = Annotated[int | None, typer.Option("--tp", metavar="COUNT")]
+Pp = Annotated[int | None, typer.Option("--pp", metavar="COUNT")]
+Dp = Annotated[int | None, typer.Option("--dp", metavar="COUNT")]
+MaxModelLen = Annotated[int | None, typer.Option("--max-model-len", metavar="TOKENS")]
+Direct = Annotated[bool | None, typer.Option("--direct")]

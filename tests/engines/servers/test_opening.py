@@ -83,13 +83,13 @@ def _four_cores_and_no_gpu(monkeypatch, tmp_path):
 def plan(
     tmp_path: Path, program: Program = PROGRAM, model: ModelConfig = TINY, device: str = "auto", **settings
 ) -> Plan:
-    known = {"python": sys.executable, "log_dir": str(tmp_path), "demand": None, "threads": None} | settings
+    known = {"python": sys.executable, "demand": None, "threads": None} | settings
     context = EngineContext(
         model,
         DeviceConfig.model_validate({"device": device, "threads": known.pop("threads")}),
         demand=known.pop("demand"),
     )
-    return plan_servers(program, ServerEngineConfig.model_validate(known), context)
+    return plan_servers(program, ServerEngineConfig.model_validate(known), context, tmp_path)
 
 
 def refusal(tmp_path: Path, **settings) -> str:

@@ -23,6 +23,7 @@ WORKER_DIRECTORY = Path(__file__).parent / "worker"
 """What the workers of a server that takes weights import; nothing in it needs llmkit."""
 WORKER_EXTENSION = "llmkit_vllm_worker.extension.WeightUpdates"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+DEFAULT_LORA_RANK = 16
 
 
 def additions(situation: Situation) -> Additions:

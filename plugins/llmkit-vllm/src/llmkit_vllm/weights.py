@@ -6,16 +6,13 @@ A server needs `WORKER_DIRECTORY` on its PYTHONPATH, `--worker-extension-cls WOR
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llmkit.engines.inference.remote.contract import Link
 from llmkit.engines.inference.weight_sync.contract import Parcel, TakingFacts, Update
 from llmkit.errors import EngineError, RequestError
+from llmkit_vllm.program import WORKER_DIRECTORY, WORKER_EXTENSION
 
-WORKER_DIRECTORY = Path(__file__).parent / "worker"
-"""What the server's own environment imports; nothing in it needs llmkit."""
-WORKER_EXTENSION = "llmkit_vllm_worker.extension.WeightUpdates"
 MARGIN_SECONDS = 20.0
 """The phase's own deadline comes first: its message says more than that of a request."""
 

@@ -102,7 +102,7 @@ def write_command(
     return Command(
         arguments=(*words, *draft.bare, *draft.arguments, *added.arguments, *extra_args),
         variables=draft.variables | paths | dict(added.variables),
-        url=f"http://{situation.options['host']}:{situation.options['port']}",
+        url=f"http://{reachable(situation.options['host'])}:{situation.options['port']}",
         model=situation.options["served_name"],
         api_key=situation.options.get("api_key"),
         files={} if config_path is None else {config_path: json.dumps(draft.document, indent=2) + "\n"},
@@ -137,6 +137,13 @@ class _Draft:
                 self.owners[spelled(variable)] = name
             case Entry(path, convert):
                 put(self.document, path, convert(value))
+
+
+def reachable(host: str) -> str:
+    """Under which name this machine finds a server that listens on an address."""
+    if host in ("0.0.0.0", ""):
+        return "127.0.0.1"
+    return f"[{'::1' if host == '::' else host}]" if ":" in host else host
 
 
 def put(document: Any, path: Sequence[str | int], value: Any) -> None:

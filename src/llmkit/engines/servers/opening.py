@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,7 +77,13 @@ def open_fleet(
     if config.urls:
         key = None if config.api_key is None else config.api_key.get_secret_value()
         return given_fleet(config.urls, config.served_name, key)
-    plan = plan_servers(program, config, context, additions=additions, door=door)
+    directory = log_directory(config.log_dir, program.name)
+    try:
+        plan = plan_servers(program, config, context, directory, additions=additions, door=door)
+    except BaseException:
+        with suppress(OSError):  # others' files are in it, or it was there before
+            directory.rmdir()
+        raise
     tell(_announcement(program, plan))
     fleet = StartedFleet(
         [
@@ -102,12 +108,15 @@ def plan_servers(
     program: Program,
     config: ServerEngineConfig,
     context: EngineContext,
+    directory: Path,
     *,
     additions: Additions | None = None,
     door: Door | None = None,
 ) -> Plan:
     """Everything that can be known and refused before a server is started.
 
+    Args:
+        directory: for the servers' files and logs; nothing is written yet.
     Raises:
         ConfigError: a setting cannot be had.
         ModelError: the model cannot be used.
@@ -117,7 +126,6 @@ def plan_servers(
     layout = lay_out(program, config, context.device.device, context.device.threads)
     model = look_at_model(context.model, program.title)
     options = options_of(config, context, model, layout.device)
-    directory = log_directory(config.log_dir, program.name)
     ports = [door.port] if door.port is not None else free_ports(config.dp)
     commands: list[Command] = []
     for index, port in enumerate(ports):
