@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,7 @@ def doctor(
 def examine() -> dict[str, Any]:
     """Everything that is found, as plain values; `errors` and `warnings` say what is wrong and what to do."""
     from llmkit.cache import cache_directory
+    from llmkit.rollout.sandbox.protections import find_protections
     from llmkit.runs.environment import describe_machine
     from llmkit.versions import package_versions
 
@@ -64,6 +66,7 @@ def examine() -> dict[str, Any]:
             "llmkit": machine.disk(cache_directory()),
         },
         "compiler": machine.compiler(),
+        "sandbox": asdict(find_protections()),
         "extras": _extras(),
         "plugins": _plugins(),
     }
@@ -96,6 +99,7 @@ def describe(report: dict[str, Any]) -> list[str]:
         "Disks",
         *(f"  {format_bytes(disk['free'])} free in {disk['path']}" for disk in report["disks"].values()),
     ]
+    lines += ["", "Sandbox for code that models write", f"  {_sandbox_line(report['sandbox'])}"]
     lines += ["", "Extras", *(f"  {name}: {_or_ok(hint)}" for name, hint in report["extras"].items())]
     lines += ["", "Plugins", *_plugin_lines(report["plugins"])]
     lines += ["", *(f"warning: {warning}" for warning in report["warnings"])]
@@ -183,6 +187,13 @@ def _plugin_lines(found: list[dict[str, str]]) -> list[str]:
 def _hugging_face_cache() -> Path:
     home = os.environ.get("HF_HOME")
     return Path(home).expanduser() if home else Path.home() / ".cache" / "huggingface"
+
+
+def _sandbox_line(sandbox: dict[str, Any]) -> str:
+    holding = [name for name, holds in sandbox["holding"].items() if holds]
+    missing = [name for name, holds in sandbox["holding"].items() if not holds]
+    parts = [f"limits hold: {', '.join(holding) or 'none'}", f"missing: {', '.join(missing)}" if missing else ""]
+    return "; ".join(filter(None, [*parts, sandbox["problem"] and f"no isolation: {sandbox['problem']}"]))
 
 
 def _or_ok(hint: str) -> str:
