@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import pytest
 
 from llmkit import plugins
+from llmkit.config.sending import section_of
 from llmkit.testing.adapter import AdapterContract
 from llmkit.testing.command import CommandContract
 from llmkit.testing.front import PluginContract
@@ -32,6 +33,42 @@ class TestPromptTuning(AdapterContract):
 class TestGSM8KReward(RewardContract):
     name = "gsm8k"
     better = ((rollout("#### 7"), rollout("#### 8")), (rollout("The answer is $7.00."), rollout("no idea")))
+
+
+class TestMathReward(RewardContract):
+    name = "math"
+    better = ((rollout(r"\boxed{\frac{14}{2}}"), rollout(r"\boxed{8}")),)
+
+
+class TestMatch(RewardContract):
+    name = "match"
+    better = ((rollout(" 7 "), rollout("17")),)
+
+
+class TestFormat(RewardContract):
+    name = "format"
+    options: ClassVar[dict[str, Any]] = {"tags": ("answer",)}
+    better = ((rollout("<answer>7</answer>"), rollout("7")),)
+
+
+class TestLength(RewardContract):
+    name = "length"
+    options: ClassVar[dict[str, Any]] = {"max_tokens": 20, "buffer_tokens": 10}
+    better = ((rollout("x" * 15), rollout("x" * 16)),)
+
+
+class TestRepetition(RewardContract):
+    name = "repetition"
+    better = ((rollout("abcdefgh"), rollout("abababab")),)
+
+
+class TestSum(RewardContract):
+    name = "sum"
+    better = ((rollout("#### 7"), rollout("#### 7777777")), (rollout("#### 7"), rollout("#### 8")))
+
+    def config(self) -> Any:
+        length = {"name": "length", "target_tokens": 6}
+        return section_of("rewards", {"name": "sum", "rewards": [{"reward": "gsm8k"}, {"reward": length}]})
 
 
 class TestSingleTurn(WorkflowContract):

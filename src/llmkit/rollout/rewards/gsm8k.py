@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from llmkit.config.section import Section
-from llmkit.errors import RewardError
 from llmkit.rollout.rewards.final_answer import extract_answer
 from llmkit.rollout.rewards.numbers import parse_number, plain_text, same_number
+from llmkit.rollout.rewards.reference import reference_answer
 from llmkit.rollout.rewards.symbolic import load_math_verify, same_formula
 from llmkit.types import Rollout
 
@@ -73,12 +73,7 @@ class GSM8KReward:
 
     def _answers(self, rollout: Rollout) -> tuple[str, str] | None:
         """The completion's answer and the reference; None when the completion has none."""
-        reference = rollout.record.answer
-        if reference is None or not reference.strip():
-            raise RewardError(
-                f"{rollout.record.source}: no reference answer for the reward 'gsm8k'; give the row an 'answer', or "
-                "name its column with --set formatter.answer_column=..."
-            )
+        reference = reference_answer(rollout, "gsm8k")
         answer = extract_answer(rollout.last_turn, strict=self._config.strict)
         return None if answer is None else (answer, extract_answer(reference, strict=True) or reference)
 

@@ -16,15 +16,19 @@ def load_math_verify() -> ModuleType:
     try:
         return import_module("math_verify")
     except ModuleNotFoundError:
-        raise PluginError("The reward's method 'math_verify' needs math-verify: pip install 'llmkit[math]'") from None
+        raise PluginError("This reward needs math-verify: pip install 'llmkit[math]'") from None
 
 
-def same_formula(answer: str, reference: str, timeout_seconds: int) -> bool:
+def same_formula(answer: str, reference: str, timeout_seconds: int | None) -> bool:
     """Whether two answers are the same formula, number or set.
 
     An answer that cannot be parsed or compared within the deadline is not the same. The deadlines rest on signals, so
     they hold in the main thread only; in another thread there are none.
 
+    Args:
+        answer: one of them.
+        reference: the other.
+        timeout_seconds: for each step; None has no deadline.
     Raises:
         PluginError: math-verify is not installed.
     """
