@@ -89,6 +89,16 @@ class RemoteEngine:
         return self._fleet
 
     @property
+    def policy_adapter(self) -> str | None:
+        """The adapter that requests ask for which name none; None where that is the model itself."""
+        return None if self._sync is None else self._sync.adapter
+
+    def current_starts(self) -> Sequence[int | None]:
+        """For each server which of its starts has the present weights; None for one that has none of them."""
+        version = self.version
+        return [member.num_starts if member.version == version else None for member in self._members.all]
+
+    @property
     def adapters(self) -> Sequence[str]:
         """Those that all servers had from the start, and those that were loaded since."""
         return tuple(sorted({*self._served_adapters, *self._watch.adapters}))
