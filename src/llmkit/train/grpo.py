@@ -24,6 +24,7 @@ from llmkit.train.mismatch import MismatchAlarm
 from llmkit.train.prompt_queue import PromptQueue
 from llmkit.train.rollout_batch import metrics_of
 from llmkit.train.sampler import Sampler, open_sampler
+from llmkit.train.server_engines import asks_servers, check_engine, describe_servers
 from llmkit.train.session import Session
 from llmkit.types import Record
 
@@ -31,12 +32,16 @@ from llmkit.types import Record
 def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
+    check_engine(run)
     inputs = open_inputs(run, needs_weights=not invocation.dry_run)
     data = run.data.model_copy(update={"max_length": inputs.max_length})
     encoder = PromptEncoder(inputs.codec, data, run.sampling.max_new_tokens)
     warn_of_idle_settings(run.algorithm, run.sampling.temperature)
     if invocation.dry_run:
-        return dry_run(resolved, inputs, encoder, rehearse_sampling)
+        figures = dry_run(resolved, inputs, encoder, rehearse_sampling)
+        if asks_servers(run):
+            note(describe_servers(run))
+        return figures
     prompts = PromptQueue(open_prompts(inputs, encoder, run))
     held_out = inputs.read_held_out(encoder, run.eval.max_rows)
     with (
@@ -49,7 +54,14 @@ def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]
             with_reference=run.algorithm.needs_reference,
         ) as session,
         asyncio.Runner() as loop,
-        open_sampler(run, session.sampling_policy, inputs, loop, session.refresh_sampling) as sampler,
+        open_sampler(
+            run,
+            session.sampling_policy,
+            inputs,
+            loop,
+            session.refresh_sampling,
+            directory=session.directory.path,
+        ) as sampler,
     ):
         policy = session.policy
         if disable_dropout(policy.model):

@@ -5,14 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Protocol
 
+from llmkit import plugins
 from llmkit.config.runs import GRPORun
 from llmkit.engines.inference.contract import Demand, EngineContext
 from llmkit.models.policy import Policy
 from llmkit.train.inputs import Inputs
 from llmkit.train.rollout_maker import RolloutMaker, open_rollout_maker
 from llmkit.types import Record, Rollout
+
+SCRIPTED = "echo"
+"""The engine that draws nothing."""
 
 
 class Prompts(Protocol):
@@ -110,21 +115,33 @@ class Sampler:
 
 @contextmanager
 def open_sampler(
-    run: GRPORun, policy: Policy, inputs: Inputs, loop: asyncio.Runner, refresh: Callable[[], None] | None = None
+    run: GRPORun,
+    policy: Policy,
+    inputs: Inputs,
+    loop: asyncio.Runner,
+    refresh: Callable[[], None] | None = None,
+    *,
+    directory: Path | None = None,
+    script: Sequence[int] | None = None,
 ) -> Iterator[Sampler]:
     """Start engine, workflow and reward; close the engine however the run ends.
 
     Args:
         policy: to sample from.
         refresh: see `RolloutMaker`.
+        directory: of the run, for what servers write.
+        script: what every completion is, in the place of what the run's engine would draw.
     """
-    context = EngineContext(run.model, run.device, policy, demand=demand_of(run, inputs))
+    context = EngineContext(run.model, run.device, policy, demand=demand_of(run, inputs), directory=directory)
+    engine, config = run.engine.name, run.engine
+    if script is not None:
+        engine, config = SCRIPTED, plugins.load("engines", SCRIPTED).Config(script=(tuple(script),))
     with open_rollout_maker(
         loop,
         inputs.codec,
         context,
-        engine=run.engine.name,
-        config=run.engine,
+        engine=engine,
+        config=config,
         workflow=run.workflow,
         reward=run.reward,
         scoring=run.scoring,

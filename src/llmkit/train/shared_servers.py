@@ -13,12 +13,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
+from llmkit.config.serving import is_loopback
 from llmkit.distributed.notices import leave_notice, read_notice
 from llmkit.distributed.world import world
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine, ServerFront
 from llmkit.engines.inference.remote.contract import FleetEngine, Link, Server, SharedServers
-from llmkit.errors import EngineError
+from llmkit.errors import ConfigError, EngineError
 
 logger = logging.getLogger("llmkit.train")
 
@@ -191,6 +193,21 @@ class Delivery:
                 await self.engine.load_weights(version)
 
 
+def check_reach(servers: Sequence[Server]) -> None:
+    """Refuse servers that only the processes on the first one's machine could ask.
+
+    Raises:
+        ConfigError: there are processes on other machines.
+    """
+    place = world().place
+    near = [server.url for server in servers if is_loopback(urlsplit(server.url).hostname or "")]
+    if near and place.local_world_size < place.world_size:
+        raise ConfigError(
+            f"the run's processes are on several machines, and {near[0]} can be asked on one of them alone: start the "
+            "servers beforehand where all machines reach them, and name them with engine.urls"
+        )
+
+
 Load = Callable[[int], Awaitable[None]]
 
 
@@ -223,6 +240,7 @@ def open_engine(
             if together.is_main:
                 engine = start(context)
         servers: Sequence[Server] = together.broadcast(engine.fleet.servers if together.is_main else ())
+        check_reach(servers)
         announcer = stack.enter_context(Announcer(engine)) if together.is_main else None
         with together.agreeing():
             if not together.is_main:

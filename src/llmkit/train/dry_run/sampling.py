@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from llmkit.config.runs import GRPORun
@@ -15,6 +16,7 @@ from llmkit.train.grpo_update import update
 from llmkit.train.inputs import Inputs
 from llmkit.train.rollout_batch import as_sample
 from llmkit.train.sampler import Sampler, open_sampler
+from llmkit.train.server_engines import asks_servers
 from llmkit.train.session import Session
 from llmkit.types import Record, Rollout
 
@@ -31,7 +33,9 @@ class SampledSteps:
         assert isinstance(session.run, GRPORun)
         self._session, self._sampler, self._loop = session, sampler, loop
         self._run: GRPORun = session.run
-        self._longest = min(FIRST_TOKENS, self._run.sampling.max_new_tokens)
+        whole = self._run.sampling.max_new_tokens
+        # What servers would draw is handed out as it is, at once and at full length.
+        self._longest = whole if asks_servers(self._run) else min(FIRST_TOKENS, whole)
         self._num_steps = 0
 
     def step(self, items: Sequence[Record]) -> Cost:
@@ -86,15 +90,28 @@ class _Handed:
 
 @contextmanager
 def rehearse_sampling(session: Session, inputs: Inputs) -> Iterator[SampledSteps]:
-    """Start what the run samples with."""
+    """Start what the run samples with; servers are not started, and their part is scripted."""
     run: Any = session.run
     disable_dropout(session.policy.model)
     with (
         asyncio.Runner() as loop,
-        open_sampler(run, session.sampling_policy, inputs, loop, session.refresh_sampling) as sampler,
+        open_sampler(
+            run,
+            session.sampling_policy,
+            inputs,
+            loop,
+            session.refresh_sampling,
+            script=any_completion(run, inputs) if asks_servers(run) else None,
+        ) as sampler,
     ):
         loop.run(sampler.load_weights(0))
         yield SampledSteps(session, sampler, loop)
+
+
+def any_completion(run: GRPORun, inputs: Inputs) -> list[int]:
+    """Token ids of a completion at its longest."""
+    token = next(number for number in count() if number not in inputs.codec.stop_token_ids)
+    return [token] * run.sampling.max_new_tokens
 
 
 def _num_tokens(rollouts: Sequence[Rollout], *, shared: bool) -> int:

@@ -8,6 +8,7 @@ from llmkit.config.runs import GRPORun
 from llmkit.data.codec import TextCodec
 from llmkit.train.dry_run.shapes import StepShapes
 from llmkit.train.rollout_batch import prompt_samples
+from llmkit.train.server_engines import asks_servers
 from llmkit.types import PreferencePair, Record, Sample
 
 MOST_ANSWERS = 256
@@ -23,7 +24,8 @@ class Workload:
     Attributes:
         micro_tokens: tokens of the largest micro-batch.
         trained_tokens: those of them that carry loss.
-        cached_tokens: tokens of all completions that are sampled side by side, prompts included; 0 when none are.
+        cached_tokens: tokens of all completions that are sampled side by side in this process, prompts included; 0
+            when none are.
     """
 
     micro_tokens: int
@@ -66,7 +68,8 @@ def workload(run: Any, shapes: StepShapes[Any], codec: TextCodec, num_held_out: 
         longest = prompt + run.sampling.max_new_tokens
         trained = len(items) * run.algorithm.group_size * run.sampling.max_new_tokens
         rows = max(run.batch.prompts_per_step * run.algorithm.group_size, min(num_held_out, run.eval.max_rows))
-        cached = min(rows, getattr(run.engine, "max_batch_size", rows)) * longest
+        if not asks_servers(run):
+            cached = min(rows, getattr(run.engine, "max_batch_size", rows)) * longest
     else:
         cached = answered_tokens(run, parts, num_held_out)
     micro = min(shapes.largest_step(), max(run.batch.tokens_per_micro_batch, longest))
