@@ -80,9 +80,10 @@ async def _call(
             f"{error}. A server that takes weights is started with VLLM_SERVER_DEV_MODE=1, "
             f"PYTHONPATH={WORKER_DIRECTORY} and --worker-extension-cls {WORKER_EXTENSION}"
         ) from error
-    results = answer["results"] if isinstance(answer, Mapping) else []
-    failed = next((one for one in results if not isinstance(one, Mapping) or "error" in one), None)
-    if failed is not None or not results:
-        what = failed["error"] if isinstance(failed, Mapping) else f"it answered {answer!r}"
-        raise EngineError(f"{phase}: server {link.server.index} ({link.server.url}): {what}")
+    results = answer.get("results") if isinstance(answer, Mapping) else None
+    if not results or not all(isinstance(one, Mapping) for one in results):
+        raise EngineError(f"{phase}: server {link.server.index} ({link.server.url}): it answered {answer!r}")
+    for one in results:
+        if "error" in one:
+            raise EngineError(f"{phase}: server {link.server.index} ({link.server.url}): {one['error']}")
     return results

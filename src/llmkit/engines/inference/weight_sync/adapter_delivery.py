@@ -51,12 +51,13 @@ class AdapterDelivery:
                 failures[link.server.index] = result
             elif result is not None:
                 raise result
-        self._has_delivered = True
+        self._has_delivered = not failures
         return failures
 
     async def again(self, link: Link, version: int) -> None:
         """See `Delivery`; the files are there until the next update."""
         await self._load(link)
+        self._has_delivered = True
 
     def close(self) -> None:
         """Remove the files."""
