@@ -34,6 +34,11 @@ class ScriptedLink:
         return answer
 
 
+def scripted(*answers: Any) -> Any:
+    """A link of which no more is used than it has."""
+    return ScriptedLink(*answers)
+
+
 def of_files(path: Path) -> Update:
     return Update("k", 7, 30.0, directory=path)
 
@@ -43,7 +48,7 @@ def of_a_group() -> Update:
 
 
 def test_files_are_taken_in_one_go_with_their_version(tmp_path):
-    link, receiver = ScriptedLink({"success": True}), SGLangReceiver()
+    link, receiver = scripted({"success": True}), SGLangReceiver()
     tensor = torch.randn(4, 3)
     save_file({"a": tensor}, tmp_path / "model.safetensors")
     parcel = Parcel(["a"], {"a": fingerprint(tensor)}, {"kind": "file", "path": str(tmp_path / "model.safetensors")})
@@ -58,13 +63,13 @@ def test_files_are_taken_in_one_go_with_their_version(tmp_path):
 def test_a_damaged_file_is_read_as_it_is(tmp_path):
     save_file({"a": torch.ones(3)}, tmp_path / "model.safetensors")
     parcel = Parcel(["a"], {"a": "f" * 16}, {"kind": "file", "path": str(tmp_path / "model.safetensors")})
-    [read] = asyncio.run(SGLangReceiver().put(ScriptedLink(), of_files(tmp_path), parcel))
+    [read] = asyncio.run(SGLangReceiver().put(scripted(), of_files(tmp_path), parcel))
     assert read == {"a": fingerprint(torch.ones(3))}
 
 
 def test_a_group_has_a_session_around_its_buckets():
     done = {"success": True}
-    link, receiver = ScriptedLink(done, done, done, done, done), SGLangReceiver()
+    link, receiver = scripted(done, done, done, done, done), SGLangReceiver()
     message = {"kind": "group", "group": "g", "tensors": [["a", "bfloat16", [2, 3]], ["b", "float32", [1]]]}
 
     async def story():
@@ -92,11 +97,11 @@ def test_a_group_has_a_session_around_its_buckets():
 @pytest.mark.parametrize("answer", [{"success": False, "message": "no such file"}, RequestError("no such file")])
 def test_a_failure_is_an_error_with_its_reason(answer, tmp_path):
     with pytest.raises(EngineError, match="no such file"):
-        asyncio.run(SGLangReceiver().commit(ScriptedLink(answer), of_files(tmp_path)))
+        asyncio.run(SGLangReceiver().commit(scripted(answer), of_files(tmp_path)))
 
 
 def test_its_settings_tell_type_and_workers():
-    link = ScriptedLink({"dtype": "bfloat16", "tp_size": 2, "pp_size": 1, "device": "cpu"}, {"dtype": "auto"})
+    link = scripted({"dtype": "bfloat16", "tp_size": 2, "pp_size": 1, "device": "cpu"}, {"dtype": "auto"})
     facts = asyncio.run(SGLangReceiver().facts(link, 5.0))
     assert (facts.dtype, facts.num_workers, facts.device) == (torch.bfloat16, 2, "cpu")
     assert asyncio.run(SGLangReceiver().facts(link, 5.0)).dtype is None

@@ -33,8 +33,13 @@ class ScriptedLink:
         return answer
 
 
+def scripted(*answers: Any) -> Any:
+    """A link of which no more is used than it has."""
+    return ScriptedLink(*answers)
+
+
 def test_a_message_is_one_text_and_has_the_phases_deadline():
-    link = ScriptedLink({"results": [{"fingerprints": {"a": "0" * 16}}]})
+    link = scripted({"results": [{"fingerprints": {"a": "0" * 16}}]})
     read = asyncio.run(VLLMReceiver().put(link, UPDATE, PARCEL))
     assert list(read) == [{"a": "0" * 16}]
     [(path, body, seconds)] = link.asked
@@ -47,20 +52,20 @@ def test_a_message_is_one_text_and_has_the_phases_deadline():
 
 
 def test_a_commit_names_all_tensors_and_stamps_the_version():
-    link = ScriptedLink({"results": [{"renewed": 4}]}, {"success": True})
+    link = scripted({"results": [{"renewed": 4}]}, {"success": True})
     asyncio.run(VLLMReceiver().commit(link, UPDATE))
     assert json.loads(link.asked[0][1]["args"][0])["names"] == ["a", "b"]
     assert link.asked[1][:2] == ("/update_weight_version", {"new_version": "7"})
 
 
 def test_workers_tell_their_type_and_their_number():
-    link = ScriptedLink({"results": [{"dtype": "bfloat16", "device": "cpu", "rank": rank} for rank in (0, 1)]})
+    link = scripted({"results": [{"dtype": "bfloat16", "device": "cpu", "rank": rank} for rank in (0, 1)]})
     facts = asyncio.run(VLLMReceiver().facts(link, 5.0))
     assert (facts.dtype, facts.num_workers, facts.device) == (torch.bfloat16, 2, "cpu")
 
 
 def test_one_workers_error_is_the_servers():
-    link = ScriptedLink({"results": [{}, {"error": "worker 1: KeyError: 'lm_head.weight'"}]})
+    link = scripted({"results": [{}, {"error": "worker 1: KeyError: 'lm_head.weight'"}]})
     with pytest.raises(EngineError, match=r"beginning a weight update: server 0 .*: worker 1: KeyError: 'lm_head"):
         asyncio.run(VLLMReceiver().begin(link, UPDATE))
 
@@ -68,10 +73,10 @@ def test_one_workers_error_is_the_servers():
 @pytest.mark.parametrize("answer", [None, "", {"results": []}, {"results": [None]}])
 def test_an_answer_that_is_none_is_an_error(answer):
     with pytest.raises(EngineError, match="it answered"):
-        asyncio.run(VLLMReceiver().begin(ScriptedLink(answer), UPDATE))
+        asyncio.run(VLLMReceiver().begin(scripted(answer), UPDATE))
 
 
 def test_a_server_without_the_extension_is_told_how_to_start_it():
-    link = ScriptedLink(RequestError("http://127.0.0.1:8000: beginning a weight update: Not Found"))
+    link = scripted(RequestError("http://127.0.0.1:8000: beginning a weight update: Not Found"))
     with pytest.raises(EngineError, match=r"Not Found\. A server that takes weights is started with VLLM_SERVER_DEV"):
         asyncio.run(VLLMReceiver().begin(link, UPDATE))

@@ -1,10 +1,6 @@
-"""How SGLang servers take weights: from files by `/update_weights_from_disk`, or through a process group.
-
-Where there is no GPU, a server needs `CPU_SHIM` on its PYTHONPATH.
-"""
+"""How SGLang servers take weights: from files by `/update_weights_from_disk`, or through a process group."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llmkit.engines.inference.remote.contract import Link
@@ -12,8 +8,6 @@ from llmkit.engines.inference.weight_sync.contract import Parcel, TakingFacts, U
 from llmkit.engines.inference.weight_sync.threads import in_thread
 from llmkit.errors import EngineError, RequestError
 
-CPU_SHIM = Path(__file__).parent / "cpu_shim"
-"""What stands in for kernels that have no build for CPUs."""
 MARGIN_SECONDS = 20.0
 """The phase's own deadline comes first: its message says more than that of a request."""
 BEGINNING, LOADING, COMMITTING = "beginning a weight update", "loading weights", "ending a weight update"
