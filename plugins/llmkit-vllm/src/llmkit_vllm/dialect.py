@@ -119,6 +119,11 @@ class VLLMDialect:
         )
 
 
+def open_dialect(logprobs: ServedLogprobs) -> VLLMDialect:
+    """For a server that somebody else has started, and that gives these log-probabilities."""
+    return VLLMDialect(logprobs)
+
+
 def _body(link: Link, request: GenerationRequest) -> dict[str, Any]:
     """Everything is said, so that neither the model's generation_config.json nor the server's defaults decide."""
     sampling, count = request.sampling, request.num_completions

@@ -10,7 +10,13 @@ from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequ
 from llmkit.engines.inference.remote.completions import completion_deltas
 from llmkit.engines.inference.remote.contract import Link, ServerFacts
 from llmkit.engines.inference.remote.models import ask_models
-from llmkit.engines.inference.remote.refusals import check_logprobs, check_ranges, check_unknown, refuse
+from llmkit.engines.inference.remote.refusals import (
+    ServedLogprobs,
+    check_logprobs,
+    check_ranges,
+    check_unknown,
+    refuse,
+)
 from llmkit.engines.inference.remote.seeds import folded
 from llmkit.engines.inference.remote.text_completions import text_deltas
 from llmkit.errors import RequestError
@@ -38,10 +44,14 @@ class OpenAIDialect:
     answer that somebody reads, not for training.
     """
 
-    def __init__(self, text_tokenizer: "PreTrainedTokenizerBase | None" = None) -> None:
+    def __init__(
+        self, text_tokenizer: "PreTrainedTokenizerBase | None" = None, *, logprobs: ServedLogprobs = "raw"
+    ) -> None:
         """Args:
         text_tokenizer: for a server that gives text alone; None for one that gives token ids.
+        logprobs: of which distribution its log-probabilities are.
         """
+        self._logprobs: ServedLogprobs = logprobs
         self._text_tokenizer = text_tokenizer
 
     @property
@@ -59,7 +69,7 @@ class OpenAIDialect:
         if request.priority:
             raise refuse(self.name, "priority", request.priority, "has one queue for all requests; leave it out")
         if self._text_tokenizer is None:
-            check_logprobs(self.name, sampling, "raw", "sample at temperature 1")
+            check_logprobs(self.name, sampling, self._logprobs, "sample at temperature 1")
         elif sampling.logprob_kind != "any":
             raise refuse(
                 self.name,
