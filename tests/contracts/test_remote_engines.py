@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from tests.serve.conftest import running
 
 from llmkit.config.schema import DeviceConfig, ModelConfig
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.errors import EngineError
 from llmkit.testing.engine import EngineContract
 from llmkit.testing.tiny import tiny_model
-from tests.serve.conftest import running
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +55,13 @@ class OverServers(EngineContract):
         self.run(story)
 
 
-@pytest.mark.usefixtures("urls")
 class TestOverEcho(OverServers):
-    @pytest.fixture
-    def urls(self, echo_servers: list[str]) -> None:
+    @pytest.fixture(autouse=True)
+    def _servers(self, echo_servers: list[str]) -> None:
         type(self).urls = echo_servers
 
 
-@pytest.mark.usefixtures("urls")
 class TestOverNative(OverServers):
-    @pytest.fixture
-    def urls(self, native_servers: list[str]) -> None:
+    @pytest.fixture(autouse=True)
+    def _servers(self, native_servers: list[str]) -> None:
         type(self).urls = native_servers

@@ -42,6 +42,7 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
     from llmkit.engines.inference.remote.engine import RemoteEngine
     from llmkit.engines.inference.remote.opening import open_dialect
     from llmkit.engines.servers.fleet import given_fleet
+
     if context.policy is not None:
         raise ConfigError(
             "engine.name=openai: nothing brings the weights of a policy in training to servers that somebody else has "
