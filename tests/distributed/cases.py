@@ -92,7 +92,7 @@ def pairs(step: int) -> list[PreferencePair]:
 
 
 class Echo:
-    """A workflow whose completions depend on the seed alone, and a reward that counts."""
+    """A workflow whose completions depend on the seed alone, and a scorer that counts."""
 
     async def run(self, record: Record, engine: Any, codec: Any, sampling: Any, group_id: int) -> Rollout:
         generator = torch.Generator().manual_seed(sampling.seed % (1 << 62))
@@ -105,15 +105,22 @@ class Echo:
             versions=[-1] * 3 + [0] * length, stop_reason="stop", group_id=group_id,
         )  # fmt: skip
 
-    def __call__(self, rollout: Rollout) -> float:
-        return sum(token % 3 for token in rollout.token_ids) / 10
+    async def score(self, rollouts: list[Rollout]) -> None:
+        for rollout in rollouts:
+            rollout.reward = sum(token % 3 for token in rollout.token_ids) / 10
+
+    def combine(self, rollouts: list[Rollout]) -> None:
+        """Every rollout has its reward."""
+
+    async def load_weights(self, version: int) -> None:
+        """There are none."""
 
 
 def draw(run: Any, step: int) -> list[Rollout]:
     """Groups that all processes have sampled together."""
     echo: Any = Echo()
     codec: Any = type("Codec", (), {"stop_token_ids": ()})()
-    sampler = Sampler(run, RolloutMaker(codec, echo, echo, echo))
+    sampler = Sampler(run, RolloutMaker(codec, echo, echo, echo, echo.load_weights))
     records = [Record((), source=Source("prompts.jsonl", index + 1)) for index in range(3)]
     rollouts, _ = asyncio.run(sampler.make(records, 4, 1.0, f"train:{step}"))
     return rollouts
