@@ -64,7 +64,8 @@ class ServerEngineConfig(Section):
     extra_env: dict[str, str] = Field(default_factory=dict)
     """More environment variables for the server program."""
     log_dir: Annotated[str | None, Nonsemantic] = None
-    """Directory for the servers' logs; unset takes a new one in llmkit's cache and says which."""
+    """Directory for the servers' logs; unset takes `servers/` of the run's directory, or without a run a new one in
+    llmkit's cache, and says which."""
     start_seconds: Annotated[float, Nonsemantic] = Field(900.0, gt=0)
     """Time in which a server that was started must answer."""
     stop_seconds: Annotated[float, Nonsemantic] = Field(20.0, ge=0)

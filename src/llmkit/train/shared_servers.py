@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 from llmkit.config.serving import is_loopback
 from llmkit.distributed.notices import leave_notice, read_notice
 from llmkit.distributed.world import world
-from llmkit.engines.inference.contract import EngineContext, InferenceEngine, ServerFront
+from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.engines.inference.remote.contract import FleetEngine, Link, Server, SharedServers
 from llmkit.errors import ConfigError, EngineError
+from llmkit.train.server_engines import program_of
 
 logger = logging.getLogger("llmkit.train")
 
@@ -231,7 +232,7 @@ def open_engine(
             return engine
 
         together = world()
-        if together.size == 1 or not isinstance(front, ServerFront):
+        if together.size == 1 or program_of(front) is None:
             engine = start(context)
             yield engine, engine.load_weights
             return

@@ -25,21 +25,10 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
         ConfigError: a setting cannot be had; nothing was started.
         EngineError: a server did not start or does not answer.
     """
-    from llmkit.engines.inference.remote.engine import RemoteEngine
-    from llmkit.engines.inference.weight_sync.opening import open_weight_sync
-    from llmkit.engines.servers.opening import open_fleet
+    from llmkit.engines.servers.assembly import build_engine
     from llmkit_vllm.dialect import VLLMDialect
     from llmkit_vllm.weights import VLLMReceiver
 
     # Servers that somebody else started have vLLM's default --logprobs-mode.
-    dialect, rank, sync = VLLMDialect("raw" if config.urls else "processed"), None, None
-    if config.max_loras:
-        rank = config.max_lora_rank or DEFAULT_LORA_RANK
-    if context.policy is not None:
-        sync = open_weight_sync(config.sync, context.policy, dialect, VLLMReceiver(), max_lora_rank=rank)
-    fleet = open_fleet(PROGRAM, config, context)
-    try:
-        return RemoteEngine(fleet, dialect, tokenizer=context.tokenizer, sync=sync, deadlines=config.deadlines)
-    except BaseException:
-        fleet.close()
-        raise
+    dialect = VLLMDialect("raw" if config.urls else "processed")
+    return build_engine(PROGRAM, config, context, dialect, VLLMReceiver(), default_rank=DEFAULT_LORA_RANK)

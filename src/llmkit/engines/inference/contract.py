@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from llmkit.types import Completion, SamplingParams, StopReason
 
@@ -54,23 +54,6 @@ class EngineContext:
     demand: Demand | None = None
     directory: Path | None = None
     shared: "SharedServers | None" = None
-
-
-@runtime_checkable
-class ServerFront(Protocol):
-    """What the front of an engine has, besides `Config` and `build`, when the engine starts servers of its own.
-
-    Its `build` gives a `FleetEngine`.
-    """
-
-    def check_servers(self, config: Any, model: "ModelConfig") -> None:
-        """Find out what would keep servers from starting, before anything is loaded; starts nothing and is quick.
-
-        Raises:
-            PluginError: there is no environment to start them in.
-            ConfigError: options that the server does not have, or that do not go with the model or the machine.
-        """
-        ...
 
 
 class InferenceEngine(Protocol):

@@ -20,6 +20,8 @@ from llmkit.engines.servers.server import SupervisedServer
 from llmkit.formatting import listed
 
 LOCAL_HOST = "127.0.0.1"
+LOGS = "servers"
+"""Directory of the logs in that of a run."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def open_fleet(
     if config.urls:
         key = None if config.api_key is None else config.api_key.get_secret_value()
         return given_fleet(config.urls, config.served_name, key)
-    directory = log_directory(config.log_dir, program.name)
+    own = None if context.directory is None else str(context.directory / LOGS)
+    directory = log_directory(config.log_dir or own, program.name)
     try:
         plan = plan_servers(program, config, context, directory, additions=additions, door=door)
     except BaseException:
