@@ -1,0 +1,139 @@
+"""Weights in real vLLM servers: what they draw is scored with the policy's own model."""
+
+import re
+
+import peft
+import pytest
+
+from llmkit.adapters.wrapping import wrap
+from llmkit.config.weight_sync import WeightSyncConfig
+from llmkit.engines.inference.weight_sync.opening import open_weight_sync
+from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
+from llmkit.errors import EngineError
+
+from .real_engines import Training, kill_server, training_over
+
+pytestmark = pytest.mark.engines
+
+AGREES, NEAR = 0.85, 0.25
+"""Least share of tokens, and largest difference in nats, that bfloat16 explains."""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """One server as users have it: compiled, with an output head that shares the embedding's weights."""
+    with training_over("vllm", tmp_path_factory.mktemp("vllm")) as training:
+        yield training
+
+
+def assert_parity(training: Training) -> None:
+    share, worst = training.parity()
+    assert share >= AGREES
+    assert worst < NEAR
+
+
+def test_after_each_update_the_tokens_are_those_of_the_new_weights(compiled):
+    for _ in range(3):
+        before = [completion.token_ids for completion in compiled.draw()]
+        compiled.step()
+        compiled.load_weights()
+        after = compiled.draw()
+        assert [completion.token_ids for completion in after] != before
+        assert all(completion.versions == [compiled.version] * 16 for completion in after)
+        assert_parity(compiled)
+
+
+def test_the_prefix_cache_holds_nothing_of_the_old_weights(compiled):
+    long = [list(range(2, 514))]
+    compiled.draw(long)
+    start = compiled.num_cached_tokens()
+    compiled.draw(long)
+    cached = compiled.num_cached_tokens()
+    assert cached > start
+    compiled.step()
+    compiled.load_weights()
+    # The probe of an update draws too, but with other tokens.
+    before = compiled.num_cached_tokens()
+    share, worst = compiled.parity(long)
+    assert compiled.num_cached_tokens() == before
+    assert (share >= AGREES, worst < NEAR) == (True, True)
+
+
+@pytest.mark.parametrize("transport", ["disk", "gloo"])
+def test_other_ways_bring_the_same_weights(compiled, transport, monkeypatch):
+    engine = compiled.engine
+    config = WeightSyncConfig(transport=transport, bucket_mb=1, probe_every=1)
+    other = open_weight_sync(
+        config, compiled.policy, engine._dialect, engine._sync._delivery._receiver, max_lora_rank=None
+    )
+    monkeypatch.setattr(engine, "_sync", other)
+    for _ in range(2):
+        compiled.step()
+        compiled.load_weights()
+        assert_parity(compiled)
+    other.close()
+
+
+def test_a_wrong_update_is_caught_by_the_probe_and_the_next_one_mends_it(compiled, monkeypatch):
+    sync = compiled.engine._sync
+    right = PolicyWeights.tensors
+
+    def with_a_stale_head(self, dtype):
+        for name, tensor in right(self, dtype):
+            yield name, tensor.flip(0).contiguous() if name == "model.embed_tokens.weight" else tensor
+
+    monkeypatch.setattr(sync, "_is_verified", False)
+    monkeypatch.setattr(PolicyWeights, "tensors", with_a_stale_head)
+    with pytest.raises(EngineError, match=r"token \d+ at place \d+ of a probe has log-probability -?[\d.]+ there and"):
+        compiled.load_weights()
+    with pytest.raises(EngineError, match="unknown"):
+        compiled.draw()
+    monkeypatch.undo()
+    compiled.load_weights()
+    assert_parity(compiled)
+
+
+def test_an_update_that_lacks_a_tensor_is_refused_by_the_server(compiled, monkeypatch):
+    right = PolicyWeights.tensors
+    name = "model.layers.2.mlp.down_proj.weight"
+
+    def without_one(self, dtype):
+        return ((one, tensor) for one, tensor in right(self, dtype) if one != name)
+
+    monkeypatch.setattr(PolicyWeights, "tensors", without_one)
+    with pytest.raises(EngineError, match=re.escape(f"weights got nothing: {name}")):
+        compiled.load_weights()
+    monkeypatch.undo()
+    compiled.load_weights()
+    assert_parity(compiled)
+
+
+def test_a_server_that_was_killed_comes_back_with_the_weights_of_the_update(compiled):
+    compiled.step()
+    compiled.load_weights()
+    fleet = compiled.engine.fleet
+    kill_server(fleet.servers[0].url)
+    assert_parity(compiled)
+    assert fleet.num_starts(0) == 2
+
+
+def test_two_processes_of_a_server_that_compiles_nothing_with_a_head_of_its_own(tmp_path):
+    with training_over("vllm", tmp_path, tied=False, tp=2, eager=True) as training:
+        for _ in range(2):
+            training.step()
+            training.load_weights()
+            assert_parity(training)
+
+
+def test_a_lora_travels_alone(tmp_path):
+    lora = peft.LoraConfig(r=8, target_modules="all-linear", init_lora_weights="gaussian")
+    wrapped = {"wrap": lambda model: wrap(model, lora, "lora"), "max_loras": 1, "max_lora_rank": 8}
+    with training_over("vllm", tmp_path, **wrapped) as training:
+        long = [list(range(2, 514))]
+        for _ in range(2):
+            training.step()
+            training.load_weights()
+            assert training.engine._sync.adapter is not None
+            assert_parity(training)
+            share, worst = training.parity(long)
+            assert (share >= AGREES, worst < NEAR) == (True, True)
