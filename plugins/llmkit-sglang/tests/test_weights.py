@@ -47,7 +47,7 @@ def of_a_group() -> Update:
     return Update("k", 7, 30.0)
 
 
-def test_files_are_taken_in_one_go_with_their_version(tmp_path):
+def test_files_are_taken_in_one_go(tmp_path):
     link, receiver = scripted({"success": True}), SGLangReceiver()
     tensor = torch.randn(4, 3)
     save_file({"a": tensor}, tmp_path / "model.safetensors")
@@ -56,7 +56,7 @@ def test_files_are_taken_in_one_go_with_their_version(tmp_path):
     assert list(asyncio.run(receiver.put(link, of_files(tmp_path), parcel))) == [parcel.fingerprints]
     assert link.asked == []
     asyncio.run(receiver.commit(link, of_files(tmp_path)))
-    body = {"model_path": str(tmp_path), "load_format": "auto", "weight_version": "7"}
+    body = {"model_path": str(tmp_path), "load_format": "auto"}
     assert link.asked == [("/update_weights_from_disk", body)]
 
 
@@ -77,6 +77,7 @@ def test_a_group_has_a_session_around_its_buckets():
         await receiver.begin(link, of_a_group())
         assert await receiver.put(link, of_a_group(), Parcel(["a", "b"], {}, message)) == []
         await receiver.commit(link, of_a_group())
+        await receiver.stamp(link, 7, 5.0)
 
     asyncio.run(story())
     assert [path for path, _ in link.asked] == [

@@ -51,9 +51,10 @@ def test_a_message_is_one_text_and_has_the_phases_deadline():
     ]
 
 
-def test_a_commit_names_all_tensors_and_stamps_the_version():
+def test_a_commit_names_all_tensors_and_the_version_is_stamped():
     link = scripted({"results": [{"renewed": 4}]}, {"success": True})
     asyncio.run(VLLMReceiver().commit(link, UPDATE))
+    asyncio.run(VLLMReceiver().stamp(link, 7, 5.0))
     assert json.loads(link.asked[0][1]["args"][0])["names"] == ["a", "b"]
     assert link.asked[1][:2] == ("/update_weight_version", {"new_version": "7"})
 

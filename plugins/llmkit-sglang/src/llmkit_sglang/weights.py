@@ -74,15 +74,17 @@ class SGLangReceiver:
         return []
 
     async def commit(self, link: Link, update: Update) -> None:
-        """The version is stamped on all tokens from here on."""
-        version = str(update.version)
-        if update.directory is not None:
-            body = {"model_path": str(update.directory), "load_format": "auto", "weight_version": version}
-            await _call(link, "/update_weights_from_disk", body, update.seconds, LOADING)
+        """Read the files, or end the session."""
+        if update.directory is None:
+            await _call(link, "/end_weight_update", {}, update.seconds, COMMITTING)
             return
-        await _call(link, "/end_weight_update", {}, update.seconds, COMMITTING)
-        body = {"new_version": version, "abort_all_requests": False}
-        await _call(link, "/update_weight_version", body, update.seconds, COMMITTING)
+        body = {"model_path": str(update.directory), "load_format": "auto"}
+        await _call(link, "/update_weights_from_disk", body, update.seconds, LOADING)
+
+    async def stamp(self, link: Link, version: int, seconds: float) -> None:
+        """All tokens carry it from here on."""
+        body = {"new_version": str(version), "abort_all_requests": False}
+        await _call(link, "/update_weight_version", body, seconds, "stamping a version")
 
     async def abort(self, link: Link, update: Update) -> None:
         """End the session, if one is open."""

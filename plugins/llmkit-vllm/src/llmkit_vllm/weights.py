@@ -53,11 +53,13 @@ class VLLMReceiver:
 
     async def commit(self, link: Link, update: Update) -> None:
         """Layers are complete, and packed weights are those of the new version."""
-        phase = "ending a weight update"
-        await _call(link, "commit", {"key": update.key, "names": update.names}, update.seconds, phase)
-        version = {"new_version": str(update.version)}
-        seconds = update.seconds + MARGIN_SECONDS
-        await link.call("/update_weight_version", version, phase=phase, timeout_seconds=seconds)
+        message = {"key": update.key, "names": update.names}
+        await _call(link, "commit", message, update.seconds, "ending a weight update")
+
+    async def stamp(self, link: Link, version: int, seconds: float) -> None:
+        """What `/weight_info` tells; its completions carry no version."""
+        body, phase = {"new_version": str(version)}, "stamping a version"
+        await link.call("/update_weight_version", body, phase=phase, timeout_seconds=seconds + MARGIN_SECONDS)
 
     async def abort(self, link: Link, update: Update) -> None:
         """Its layers are whole again, with weights of both versions."""

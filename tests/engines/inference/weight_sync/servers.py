@@ -113,7 +113,10 @@ class FakeReceiver:
         assert list(link.arrived)
         assert sorted(link.arrived) == sorted(update.names)
         link.model.load_state_dict(link.arrived, strict=False)
-        link.version = update.version
+
+    async def stamp(self, link: Any, version: int, seconds: float) -> None:
+        await link.phase("stamp")
+        link.version = version
 
     async def abort(self, link: Any, update: Update) -> None:
         await link.phase("abort")

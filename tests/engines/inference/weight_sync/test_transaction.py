@@ -37,7 +37,7 @@ class Story:
             must_be_local=True,
         )
         probe = ParityProbe(self.policy, self.dialect, config)
-        self.sync = ServerWeightSync(delivery, self.dialect, probe, config)
+        self.sync = ServerWeightSync(delivery, self.receiver, self.dialect, probe, config)
 
     def update(self, version=1):
         asyncio.run(asyncio.wait_for(self.sync.update(self.links, version), 30))

@@ -109,7 +109,11 @@ class Receiver(Protocol):
         ...
 
     async def commit(self, link: Link, update: Update) -> None:
-        """End the update: the server draws with the new weights once it is resumed, and says their version."""
+        """End the update: the server draws with the new weights once it is resumed."""
+        ...
+
+    async def stamp(self, link: Link, version: int, seconds: float) -> None:
+        """Let the server say this version of what it draws."""
         ...
 
     async def abort(self, link: Link, update: Update) -> None:

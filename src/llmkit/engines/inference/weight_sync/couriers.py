@@ -64,7 +64,11 @@ class GroupCourier:
         link = handover.link
         if link.server.index in self._groups:
             return
-        facts = await self._receiver.facts(link, self._seconds)
+        try:
+            facts = await self._receiver.facts(link, self._seconds)
+        except EngineError as error:
+            handover.fail(error)
+            return
         if self._backend == "nccl" and facts.device != "cuda":
             raise EngineError(f"joining a process group: {describe(link)} is on {facts.device}, and nccl needs GPUs")
         group = ServerGroup(self._backend, self._host, facts.num_workers, self._seconds)

@@ -39,7 +39,8 @@ def open_weight_sync(
     """
     name = _choose(config, policy, receiver, max_lora_rank)
     delivery = _open(name, config, policy, dialect, receiver)
-    return ServerWeightSync(delivery, dialect, ParityProbe(policy, dialect, config) if config.probe else None, config)
+    probe = ParityProbe(policy, dialect, config) if config.probe else None
+    return ServerWeightSync(delivery, receiver, dialect, probe, config)
 
 
 def _choose(config: WeightSyncConfig, policy: Policy, receiver: Receiver, max_lora_rank: int | None) -> str:

@@ -1,7 +1,11 @@
 """Directories for the files of weights: there is room, and they are gone afterwards."""
 
+import fcntl
+import os
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from llmkit.disk import free_bytes
@@ -10,6 +14,10 @@ from llmkit.formatting import format_bytes
 from llmkit.machine import memory
 
 SHARED_MEMORY = Path("/dev/shm")
+PREFIX = "llmkit-weights-"
+LOCK = ".lock"
+"""Held by the process that a directory belongs to, however that process ends."""
+YOUNG_SECONDS = 600.0
 SPARE = 64 << 20
 """Bytes to leave free on a file system, and in memory."""
 
@@ -26,6 +34,7 @@ class WeightsPlace:
         self._parent = parent
         self._in_memory = in_memory
         self._path: Path | None = None
+        self._lock: int | None = None
 
     @property
     def path(self) -> Path:
@@ -58,7 +67,9 @@ class WeightsPlace:
         try:
             if self._parent is not None:
                 self._parent.mkdir(parents=True, exist_ok=True)
-            self._path = Path(tempfile.mkdtemp(prefix="llmkit-weights-", dir=self._parent))
+            remove_forgotten(self._parent or Path(tempfile.gettempdir()))
+            self._path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._parent))
+            self._lock = _locked(self._path)
             # Servers may run as another user.
             self._path.chmod(0o755)
         except OSError as error:
@@ -70,6 +81,36 @@ class WeightsPlace:
         if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
             self._path = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def remove_forgotten(parent: Path) -> None:
+    """Remove directories of processes that were killed: files in memory would take it until the machine restarts."""
+    for path in parent.glob(f"{PREFIX}*"):
+        # Those of other users stay, and so does one that another process removes at this moment.
+        with suppress(OSError):
+            has_lock = (path / LOCK).exists()
+            if not has_lock and time.time() - path.stat().st_mtime < YOUNG_SECONDS:
+                continue  # its process may be about to lock it
+            os.close(_locked(path))
+            shutil.rmtree(path)
+
+
+def _locked(path: Path) -> int:
+    """A file descriptor that holds the lock of a directory until it is closed, or its process ends.
+
+    Raises:
+        OSError: another process holds it, or the directory is somebody else's.
+    """
+    handle = os.open(path / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def room(where: Path, *, in_memory: bool) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llmkit.config.weight_sync import WeightSyncConfig
 from llmkit.engines.inference.remote.contract import Dialect, Link
-from llmkit.engines.inference.weight_sync.contract import Delivery, PhaseTimeoutError
+from llmkit.engines.inference.weight_sync.contract import Delivery, PhaseTimeoutError, Receiver
 from llmkit.engines.inference.weight_sync.deadlines import deadline, describe
 from llmkit.engines.inference.weight_sync.parity import ParityProbe
 from llmkit.errors import EngineError
@@ -19,12 +19,18 @@ class ServerWeightSync:
     """Implements `WeightSync` by a delivery; see there."""
 
     def __init__(
-        self, delivery: Delivery, dialect: Dialect, probe: ParityProbe | None, config: WeightSyncConfig
+        self,
+        delivery: Delivery,
+        receiver: Receiver,
+        dialect: Dialect,
+        probe: ParityProbe | None,
+        config: WeightSyncConfig,
     ) -> None:
         """Args:
         probe: compares servers with the policy; None compares nothing.
         """
         self._delivery = delivery
+        self._receiver = receiver
         self._dialect = dialect
         self._probe = probe
         self._config = config
@@ -46,7 +52,7 @@ class ServerWeightSync:
             failure = failures.pop(link.server.index, None)
             if failure is not None:
                 await self._once_more(link, version, failure)
-        await self._drop_caches(links)
+        await self._settle(links, version)
         self._version = version
         self._num_updates += 1
         logger.info("weights of version %d are on %d servers (%.2f s)", version, len(links), time.monotonic() - start)
@@ -72,7 +78,7 @@ class ServerWeightSync:
         if self._version is None:
             raise EngineError(f"{describe(link)}: the last update of its weights failed; the next one brings it back")
         await self._delivery.again(link, self._version)
-        await self._drop_caches([link])
+        await self._settle([link], self._version)
 
     def close(self) -> None:
         """See `WeightSync`."""
@@ -91,9 +97,14 @@ class ServerWeightSync:
         except EngineError as error:
             raise error from failure
 
-    async def _drop_caches(self, links: Sequence[Link]) -> None:
-        async def drop(link: Link) -> None:
-            async with deadline("dropping cached prefixes", self._config.timeout_seconds, link):
+    async def _settle(self, links: Sequence[Link], version: int) -> None:
+        """What follows from new weights: their version, and no cache that is older."""
+        seconds = self._config.timeout_seconds
+
+        async def settle(link: Link) -> None:
+            async with deadline("stamping a version", seconds, link):
+                await self._receiver.stamp(link, version, seconds)
+            async with deadline("dropping cached prefixes", seconds, link):
                 await self._dialect.drop_caches(link)
 
-        await asyncio.gather(*(drop(link) for link in links))
+        await asyncio.gather(*(settle(link) for link in links))
