@@ -75,10 +75,10 @@ def test_two_files_put_together_are_told(tmp_path: Path):
         Ledger(path)
 
 
-def test_a_file_of_training_is_no_ledger(tmp_path: Path):
+def test_a_file_of_another_program_is_told(tmp_path: Path):
     path = tmp_path / "r.jsonl"
     path.write_bytes(encode({name: value for name, value in line(0, 0).items() if name != "member"}))
-    with pytest.raises(CheckpointError, match="no file of `llmkit rollout`"):
+    with pytest.raises(CheckpointError, match="no 'member': another program"):
         Ledger(path)
 
 

@@ -40,7 +40,7 @@ class Kept:
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        return sorted((one.rollout.group_id, one.making.member) for one in self.made)
+        return sorted((one.rollout.group_id, one.member) for one in self.made)
 
 
 class Counting(EchoEngine):

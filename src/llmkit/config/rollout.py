@@ -83,7 +83,7 @@ class RolloutRun(Section):
     """Time that a rollout may take, its turns and rewards included; one that takes longer has failed."""
     max_errors: Annotated[int, Nonsemantic] = Field(20, ge=0)
     """Rollouts that may fail, in engine, workflow or reward; one more stops the run. `errors.jsonl` has each, and
-    `--resume` makes them again."""
+    `--resume` makes them again and begins that file anew."""
     model: ModelConfig = all_defaults(ModelConfig)
     engine: Annotated[PluginSection, PluginKind("engines", "native")]
     """What samples the completions."""

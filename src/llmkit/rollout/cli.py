@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   llmkit rollout --preset builtin-tiny               the embedded tiny model on word problems
-  llmkit rollout --preset gsm8k --engine vllm --max-rows 200
+  llmkit rollout --preset gsm8k --engine vllm --dp 2 --max-rows 200
   llmkit rollout --model DIR --dataset files --dataset-path questions.jsonl --reward gsm8k --group-size 8
   llmkit rollout --preset gsm8k --set dataset.split=train --keep best --above 0 --pairs best-worst
   llmkit rollout --resume
@@ -45,6 +45,9 @@ def rollout(
     as_json: options.Json = False,
     model: options.Model = None,
     engine: options.Engine = None,
+    tp: options.Tp = None,
+    pp: options.Pp = None,
+    dp: options.Dp = None,
     dataset: options.Dataset = None,
     dataset_path: options.DatasetPath = None,
     max_rows: options.MaxRows = None,

@@ -48,7 +48,7 @@ class Keeper:
         Raises:
             TrainingError: the disk is full.
         """
-        self._ledger.add([describe_rollout(one.rollout, one.making) for one in made])
+        self._ledger.add([describe_rollout(one.rollout, one.member, one.making) for one in made])
         self.seconds = time.monotonic() - self._started_at
         for one in made:
             self.num_tokens += one.rollout.completion_length

@@ -111,7 +111,7 @@ def look_through(path: Path) -> Done:
             )
         group_id, member = line.values["group_id"], line.values.get("member")
         if not isinstance(member, int):
-            raise CheckpointError(f"{path}:{line.number}: no 'member': this is no file of `llmkit rollout`")
+            raise CheckpointError(f"{path}:{line.number}: no 'member': another program, or an older llmkit, wrote this")
         if done.has(group_id, member):
             raise CheckpointError(
                 f"{path}:{line.number}: member {member} of group {group_id} is there for the second time; two files "

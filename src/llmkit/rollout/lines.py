@@ -23,31 +23,29 @@ class Making:
     """How a rollout came about.
 
     Attributes:
-        member: its number within its group, from 0.
         seed: what it was drawn with, 64 bits.
         generation_seconds: from its first prompt to its last token, waiting for its turn included.
         scoring_seconds: that the rewards took.
     """
 
-    member: int
     seed: int
     generation_seconds: float
     scoring_seconds: float
 
 
-def describe_rollout(rollout: Rollout, making: Making | None = None) -> dict[str, Any]:
+def describe_rollout(rollout: Rollout, member: int, making: Making | None = None) -> dict[str, Any]:
     """One line of a rollouts file.
 
     Args:
+        member: its number within its group, from 0.
         making: None where it is not known one by one, as in training.
     """
     start = next((place for place, mask in enumerate(rollout.loss_mask) if mask), len(rollout.token_ids))
     versions = rollout.versions[start:]
     drawn = [version for version in versions if version >= 0]
-    line: dict[str, Any] = {"group_id": rollout.group_id}
-    if making is not None:
-        line |= {"member": making.member}
-    line |= {
+    line: dict[str, Any] = {
+        "group_id": rollout.group_id,
+        "member": member,
         "source": str(rollout.record.source),
         "reward": rollout.reward,
         "rewards": rollout.rewards,

@@ -24,9 +24,10 @@ Phase = Literal["generation", "scoring"]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A rollout that is done."""
+    """A rollout that is done, its number within its group, and how it came about."""
 
     rollout: Rollout
+    member: int
     making: Making
 
 
@@ -113,7 +114,7 @@ class Maker:
         elif together:
             for one in made:
                 why = "another rollout of its group failed, and its rewards are compared with that one's"
-                sink.fail(_failed(prompt, one.making.member, "scoring", why, one.rollout.completion))
+                sink.fail(_failed(prompt, one.member, "scoring", why, one.rollout.completion))
 
     async def _make_one(self, prompt: Prompt, member: int, keep: Callable[[Sequence[Made]], None], sink: Sink) -> None:
         """One rollout, or the reason why there is none."""
@@ -139,7 +140,7 @@ class Maker:
                 raise
             why = f"{type(error).__name__}: {error}"
         else:
-            keep([Made(rollout, Making(member, seed, sampled - started, time.perf_counter() - sampled))])
+            keep([Made(rollout, member, Making(seed, sampled - started, time.perf_counter() - sampled))])
             return
         sink.fail(_failed(prompt, member, phase, why, rollout.completion if rollout is not None else None))
 

@@ -13,6 +13,7 @@ PATHS = {
     "dataset": "dataset.name",
     "dataset_path": "dataset.path",
     "engine": "engine.name",
+    **options.SERVER_PATHS,
     "workflow": "workflow.name",
     "reward": "reward.name",
     "group_size": "group_size",
@@ -63,6 +64,9 @@ DatasetPath = Annotated[
     typer.Option("--dataset-path", metavar="PATH", help="File, directory or hub name, for data sets that take a path."),
 ]
 Engine = Annotated[str | None, _plugin("engine")]
+Tp = options.Tp
+Pp = options.Pp
+Dp = options.Dp
 Workflow = Annotated[str | None, _plugin("workflow")]
 Reward = Annotated[str | None, _plugin("reward")]
 GroupSize = Annotated[int | None, typer.Option("--group-size", metavar="COUNT")]

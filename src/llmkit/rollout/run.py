@@ -12,6 +12,7 @@ from typing import Any
 from llmkit import plugins
 from llmkit.config.resolve import Resolved
 from llmkit.config.rollout import RolloutRun
+from llmkit.data.contract import Ordered
 from llmkit.data.opening import open_codec
 from llmkit.disk import write_text
 from llmkit.engines.inference.contract import Demand, EngineContext, InferenceEngine, ServerFront, ServingEngine
@@ -62,6 +63,10 @@ def make_rollouts(
         front.check_servers(run.engine, run.model)
     scorer = Scorer(run.reward, run.scoring) if run.reward is not None else None
     workflow = plugins.load("workflows", run.workflow.name).build(run.workflow)
+    if isinstance(source.data, Ordered):
+        note("The data set draws from its sources by weights; here every row is a prompt once.")
+    if run.sampling.temperature == 0 and run.group_size > 1:
+        warn(f"with sampling.temperature=0 all {run.group_size} completions of a prompt are the same")
     if dry_run:
         return look(source, first, max_length)
     with run_directory.open("rollout", output_dir=run.output_dir, name=name, resume=resume) as directory, stoppable():
@@ -86,8 +91,9 @@ def sample(
     max_length: int,
 ) -> Keeper:
     """Start the engine and make what is missing."""
-    report = directory.path / REPORT
-    report.unlink(missing_ok=True)  # every row is read again
+    report, errors = directory.path / REPORT, directory.path / "errors.jsonl"
+    for path in (report, errors):
+        path.unlink(missing_ok=True)  # what failed before is read, or made, again
     total = None if source.num_rows is None else source.num_rows * run.group_size
     with (
         asyncio.Runner() as loop,
@@ -96,7 +102,7 @@ def sample(
     ):
         if isinstance(engine, ServingEngine) and engine.context_length is not None:
             max_length = min(max_length, engine.context_length)
-        keeper = Keeper(ledger, directory.path / "errors.jsonl", run.max_errors, progress)
+        keeper = Keeper(ledger, errors, run.max_errors, progress)
         maker = Maker(
             engine=engine,
             workflow=workflow,

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +92,11 @@ class Journal:
         """
         with writing(self.directory.rollouts):
             self.directory.rollouts.mkdir(exist_ok=True)
-        lines = (encode(describe_rollout(rollout)).decode() for rollout in rollouts)
+        members: Counter[int] = Counter()
+        lines: list[str] = []
+        for rollout in rollouts:
+            lines.append(encode(describe_rollout(rollout, members[rollout.group_id])).decode())
+            members[rollout.group_id] += 1
         prefix = "step" if split == "train" else "eval"
         write_text(self.directory.rollouts / f"{prefix}-{step:05d}.jsonl", "".join(lines))
 

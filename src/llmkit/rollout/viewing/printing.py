@@ -40,8 +40,7 @@ def print_rollouts(lines: Sequence[tuple[dict[str, Any], list[Token] | None]], *
 
 def facts(line: dict[str, Any]) -> Iterator[str]:
     """What is known of a rollout: `group 3/1`, `reward 1`, `48 tokens`, ..."""
-    member = f"/{line['member']}" if "member" in line else ""
-    yield f"group {line['group_id']}{member}"
+    yield f"group {line['group_id']}/{line.get('member', 0)}"
     reward = line["reward"]
     yield "no reward" if reward is None else f"reward {format_number(reward)}"
     named = line.get("rewards") or {}
