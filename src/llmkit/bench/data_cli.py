@@ -8,6 +8,7 @@ import typer
 
 from llmkit.bench.chats import ACCENTS
 from llmkit.bench.options import AsJson, Compare, Output, Plot, Python, Repeats, Threads, deliver, peer_python
+from llmkit.bench.presets import Preset
 from llmkit.errors import ConfigError
 
 EXAMPLES = """\b
@@ -43,6 +44,7 @@ def data(
             metavar="MODEL", show_default=False, help="Whose tokenizer to use; by default one is trained on the chats."
         ),
     ] = None,
+    preset: Preset = None,
     only: Annotated[
         list[Part] | None, typer.Option(metavar="PART", help=f"Measure only this: {', '.join(Part)}. May be repeated.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from llmkit.bench.options import AsJson, Output, Plot, Repeats, Threads, deliver, peer_python
+from llmkit.bench.presets import Preset
 
 EXAMPLES = """\b
 Examples:
@@ -75,7 +76,7 @@ DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 
 
 def throughput(
-    model: Models = None, concurrency: Concurrency = None, prompt_tokens: PromptTokens = 128,
+    preset: Preset = None, model: Models = None, concurrency: Concurrency = None, prompt_tokens: PromptTokens = 128,
     new_tokens: NewTokens = 128, compare: Compare = None, python: Python = None, dtype: DtypeOption = Dtype.BFLOAT16,
     runner: RunnerOption = Runner.AUTO, device: DeviceOption = Device.AUTO, repeats: Repeats = 3, threads: Threads = 1,
     as_json: AsJson = False, output: Output = None, plot: Plot = None,
@@ -88,7 +89,7 @@ def throughput(
 
 
 def latency(
-    model: Models = None, concurrency: Concurrency = None, prompt_tokens: PromptTokens = 128,
+    preset: Preset = None, model: Models = None, concurrency: Concurrency = None, prompt_tokens: PromptTokens = 128,
     new_tokens: NewTokens = 128, compare: Compare = None, python: Python = None, dtype: DtypeOption = Dtype.BFLOAT16,
     runner: RunnerOption = Runner.AUTO, device: DeviceOption = Device.AUTO, repeats: Repeats = 3, threads: Threads = 1,
     as_json: AsJson = False, output: Output = None, plot: Plot = None,
@@ -107,7 +108,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _run(
-    kind: Literal["throughput", "latency"], *, model: list[str] | None, concurrency: list[int] | None,
+    kind: Literal["throughput", "latency"], *, preset: str | None, model: list[str] | None,
+    concurrency: list[int] | None,
     compare: list[Peer] | None, python: Path | None, as_json: bool, output: Path | None, plot: Path | None,
     prompt_tokens: int, new_tokens: int, dtype: Dtype, runner: Runner, device: Device, repeats: int, threads: int,
 ) -> None:  # fmt: skip

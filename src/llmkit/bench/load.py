@@ -9,6 +9,7 @@ from random import Random
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from llmkit.bench.lengths import Ask
 from llmkit.errors import BenchError
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ class Load:
         url: of the server, without a path.
         model: the name that requests use.
         api_key: None where none is needed.
-        prompts: token ids of each request's prompt.
-        output_tokens: tokens of each completion; ends of text are ignored.
+        asks: each request's prompt, and the tokens of its completion; ends of text are ignored.
         concurrency: requests in flight at a time; None sends them at their rate, however many are in flight.
         rate: requests a second, with exponentially distributed gaps (a Poisson process); None sends them at once.
         seed: of the gaps.
@@ -35,8 +35,7 @@ class Load:
     url: str
     model: str
     api_key: str | None
-    prompts: Sequence[Sequence[int]]
-    output_tokens: int
+    asks: Sequence[Ask]
     concurrency: int | None
     rate: float | None
     seed: int = 0
@@ -63,6 +62,16 @@ class Sent:
         """From sending it to its last token."""
         return self.times[-1] - self.start
 
+    @property
+    def first_seconds(self) -> float:
+        """From sending it to its first token."""
+        return self.times[0] - self.start
+
+    @property
+    def between_seconds(self) -> float | None:
+        """Between tokens, over the whole completion, since a chunk may bring several; None of a single one."""
+        return (self.times[-1] - self.times[0]) / (self.num_tokens - 1) if self.num_tokens > 1 else None
+
 
 async def send_all(load: Load) -> tuple[list[Sent], float]:
     """Send every request.
@@ -72,33 +81,33 @@ async def send_all(load: Load) -> tuple[list[Sent], float]:
     from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
     headers = {} if load.api_key is None else {"authorization": f"Bearer {load.api_key}"}
-    gate = asyncio.Semaphore(load.concurrency or len(load.prompts))
+    gate = asyncio.Semaphore(load.concurrency or max(1, len(load.asks)))
     random = Random(load.seed)
     timeout = ClientTimeout(total=None, sock_read=READ_SECONDS)
     async with ClientSession(headers=headers, connector=TCPConnector(limit=0), timeout=timeout) as session:
 
-        async def one(prompt: Sequence[int], delay: float) -> Sent:
+        async def one(ask: Ask, delay: float) -> Sent:
             await asyncio.sleep(delay)
             async with gate:
-                return await send(session, load, prompt)
+                return await send(session, load, ask)
 
         delays, delay = [], 0.0
-        for _ in load.prompts:
+        for _ in load.asks:
             delays.append(delay)
             delay += random.expovariate(load.rate) if load.rate else 0.0
         start = perf_counter()
-        sent = await asyncio.gather(*map(one, load.prompts, delays))
+        sent = await asyncio.gather(*map(one, load.asks, delays))
         return list(sent), perf_counter() - start
 
 
-async def send(session: "ClientSession", load: Load, prompt: Sequence[int]) -> Sent:
+async def send(session: "ClientSession", load: Load, ask: Ask) -> Sent:
     """One request, streamed; what goes wrong is kept with it."""
     from aiohttp import ClientError
 
     body = {
         "model": load.model,
-        "prompt": list(prompt),
-        "max_tokens": load.output_tokens,
+        "prompt": list(ask.prompt),
+        "max_tokens": ask.output_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
         "ignore_eos": True,
@@ -137,12 +146,6 @@ async def first_model(url: str, api_key: str | None) -> str:
         raise BenchError(f"{url}/v1/models: {response.status}: {_message(text)}")
     models: Any = json.loads(text)
     return str(models["data"][0]["id"])
-
-
-def make_prompts(count: int, length: int, vocabulary: int, seed: int) -> list[list[int]]:
-    """Prompts of random tokens, no two alike, so that no cache helps."""
-    random = Random(seed)
-    return [[random.randrange(vocabulary) for _ in range(length)] for _ in range(count)]
 
 
 def _read(line: bytes, sent: Sent) -> None:

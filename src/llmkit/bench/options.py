@@ -27,7 +27,7 @@ Repeats = Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each con
 Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Cores and threads that each contender has.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON document to a file.")]
-Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figures to a PNG file.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figures: a PNG file, or a page (.html).")]
 
 
 def peer_python(peer: str, package: str, python: Path | None, *, is_compared: bool) -> Path | None:
@@ -69,7 +69,11 @@ def deliver(
         from llmkit.disk import write_text
 
         write_text(output, text + "\n")
-    if plot is not None:
+    if plot is not None and plot.suffix in (".html", ".htm"):
+        from llmkit.bench.page import write_page
+
+        write_page(document, plot, draw)
+    elif plot is not None:
         draw(document, plot)
     if as_json:
         typer.echo(text)

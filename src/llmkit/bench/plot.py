@@ -79,6 +79,11 @@ def _streaming(axes: "Axes", rows: Rows) -> None:
     axes.set_ylabel("megabytes held")
 
 
+def _startup(axes: "Axes", rows: Rows) -> None:
+    _bars(axes, rows, "seconds")
+    axes.set_xlabel("seconds")
+
+
 def _bars(axes: "Axes", rows: Rows, metric: str) -> None:
     colors = [OURS if row["name"].startswith("llmkit") else THEIRS for row in rows]
     axes.barh([row["name"] for row in rows], [row[metric] for row in rows], color=colors)
@@ -89,6 +94,7 @@ PANELS: dict[str, tuple[str, Callable[["Axes", Rows], None]]] = {
     "tokenize": ("Rows to tokens with masks", _tokenize),
     "packing": ("Lengths into bins", _packing),
     "start": ("Start on cached tokens", _start),
+    "startup": ("From nothing to ready", _startup),
     "train": ("Training steps", _train),
     "streaming": ("Memory while streaming", _streaming),
 }

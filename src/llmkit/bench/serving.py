@@ -1,31 +1,43 @@
-"""`llmkit bench serve`: a server under load, one that runs or one that is started for it."""
+"""`llmkit bench serve`: servers under load, that run already or are started for it, one beside the other."""
 
 import asyncio
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llmkit.bench import machine
-from llmkit.bench.load import Load, Sent, first_model, make_prompts, send_all
+from llmkit.bench.contenders import OURS, Contender, Wanted, contenders
+from llmkit.bench.goals import Goals
+from llmkit.bench.lengths import Traffic
+from llmkit.bench.load import Load, send_all
 from llmkit.bench.machine import ForeignLoad
-from llmkit.bench.results import Findings, Result, document
+from llmkit.bench.results import Findings, Result, document, ratios
+from llmkit.bench.serving_figures import COMPARED, Run, figures, keeping_up
 from llmkit.bench.serving_table import show
 from llmkit.bench.setup import tell_noise
-from llmkit.errors import BenchError, PluginError
+from llmkit.bench.sweep import saturation
+from llmkit.bench.timing import turns
+from llmkit.errors import PluginError
 from llmkit.terminal import stderr_console
 
-LOG_LINES = 8
-PERCENTILES = (50, 90, 99)
-SECONDS_TO_STOP = 20
+
+@dataclass(frozen=True)
+class Pace:
+    """When requests are sent.
+
+    Attributes:
+        concurrency: so many in flight; None sends them at a rate.
+        rate: requests a second.
+    """
+
+    concurrency: int | None = None
+    rate: float | None = None
+
+    def __str__(self) -> str:
+        return f"concurrency {self.concurrency}" if self.rate is None else f"rate {self.rate:g}/s"
 
 
 @dataclass(frozen=True)
@@ -33,16 +45,18 @@ class ServeBench:
     """What to measure.
 
     Attributes:
-        url: of a running server; None starts one.
-        serve_arguments: command line of `llmkit serve` for a server that is started.
-        model: the name that requests use; None asks the server.
-        api_key: for a server that needs one.
-        num_requests: of each setting.
-        concurrency: requests in flight; each is a setting of its own.
-        rates: requests a second; each is a setting of its own.
-        input_tokens: tokens of each prompt.
-        output_tokens: tokens of each completion.
-        vocabulary: prompts are of tokens below it.
+        url: of a running server; None starts `llmkit serve`.
+        serve_arguments: its command line.
+        model: the name that requests to `url` use, and what peers are started with; None asks the server.
+        api_key: for servers that need one.
+        peers: engines to start beside it, or addresses.
+        python: interpreter of the environment of a peer.
+        num_requests: of each run.
+        paces: each is measured by itself.
+        sweep_from: requests a second to begin the search for the highest rate with; None searches for none.
+        traffic: what requests look like.
+        goals: for goodput.
+        repeats: runs of each pace and contender.
         num_warmups: requests before that do not count.
         seed: of prompts and gaps.
     """
@@ -51,12 +65,14 @@ class ServeBench:
     serve_arguments: Sequence[str]
     model: str | None
     api_key: str | None
+    peers: Sequence[str]
+    python: Path | None
     num_requests: int
-    concurrency: Sequence[int]
-    rates: Sequence[float]
-    input_tokens: int
-    output_tokens: int
-    vocabulary: int
+    paces: Sequence[Pace]
+    sweep_from: float | None
+    traffic: Traffic
+    goals: Goals
+    repeats: int
     num_warmups: int
     seed: int
 
@@ -67,121 +83,85 @@ def measure(request: ServeBench) -> dict[str, Any]:
     Returns: the JSON document.
     Raises:
         BenchError: there is no server, it does not start, or no request succeeds.
-        PluginError: the packages of the extra `serve` are not there.
+        PluginError: the packages of the extra `serve`, or a peer's plugin, are not there.
     """
     if find_spec("aiohttp") is None:
         raise PluginError("llmkit bench serve needs aiohttp: pip install 'llmkit[serve]'")
     load = ForeignLoad()
     limits = {"cores": len(machine.usable_cores())}
     findings = Findings()
-    with _server(request) as url:
-        model = request.model or asyncio.run(first_model(url, request.api_key))
-        template = Load(url, model, request.api_key, [], request.output_tokens, None, None)
-        prompts = make_prompts(request.num_warmups, request.input_tokens, request.vocabulary, request.seed)
-        asyncio.run(send_all(replace(template, prompts=prompts, concurrency=1)))
-        settings: list[tuple[int | None, float | None]] = [(count, None) for count in request.concurrency]
-        settings += [(None, rate) for rate in request.rates]
-        for number, (concurrency, rate) in enumerate(settings, start=1):
-            findings.results.append(_measure_one(request, template, concurrency, rate, request.seed + number))
+    with tempfile.TemporaryDirectory(prefix="llmkit-bench-") as directory:
+        wanted = Wanted(request.url, request.serve_arguments, request.model, request.api_key, request.peers,
+                        request.python, Path(directory))  # fmt: skip
+        with contenders(wanted) as servers:
+            for server in servers:
+                _send(request, server, Pace(concurrency=1), request.seed, request.num_warmups)
+            for number, pace in enumerate(request.paces, start=1):
+                findings.add(_side_by_side(request, servers, pace, request.seed + 1000 * number))
+            if request.sweep_from is not None:
+                for server in servers:
+                    findings.add(_sweep(request, server, request.sweep_from))
     show(findings)
     share = load.share()
     tell_noise(share)
     return document("bench serve", {**limits, "foreign_load": share}, findings)
 
 
-def _measure_one(request: ServeBench, template: Load, concurrency: int | None, rate: float | None, seed: int) -> Result:
-    name = f"serve/rate {rate:g}/s" if rate is not None else f"serve/concurrency {concurrency}"
-    stderr_console().print(f"Measuring {name.partition('/')[2]} ...")
-    prompts = make_prompts(request.num_requests, request.input_tokens, request.vocabulary, seed)
-    sent, seconds = asyncio.run(
-        send_all(replace(template, prompts=prompts, concurrency=concurrency, rate=rate, seed=seed))
-    )
-    settings = {
-        "requests": request.num_requests,
-        "input_tokens": request.input_tokens,
-        "output_tokens": request.output_tokens,
-        "model": template.model,
-        "concurrency": concurrency,
-        "requests_per_second": rate,
+def _side_by_side(request: ServeBench, servers: Sequence[Contender], pace: Pace, seed: int) -> Findings:
+    """All contenders at one pace, in turn; a round sends everyone the same requests, and no two rounds the same."""
+    stderr_console().print(f"Measuring {pace} ...")
+    runs: dict[str, list[Run]] = {server.name: [] for server in servers}
+    by_name = {server.name: server for server in servers}
+    for name in turns(list(by_name), request.repeats):
+        runs[name].append(_send(request, by_name[name], pace, seed + len(runs[name]), request.num_requests))
+    found = {name: figures(several, request.goals) for name, several in runs.items()}
+    results = [_result(request, by_name[name], pace, metrics) for name, metrics in found.items()]
+    ours = servers[0].name
+    compared = {
+        peer: {f"{pace} {metric}": ratio for metric, ratio in _ratios(found[ours], theirs).items()}
+        for peer, theirs in found.items()
+        if peer != ours
     }
-    return Result(name, settings, figures(sent, seconds, request.input_tokens))
+    return Findings(results, compared)
 
 
-def figures(sent: Sequence[Sent], seconds: float, input_tokens: int) -> dict[str, Any]:
-    """Throughput, and percentiles of what a user waits for.
+def _sweep(request: ServeBench, server: Contender, first_rate: float) -> Findings:
+    """Rates up to the highest that a server keeps up with."""
+    found = Findings()
 
-    The time between tokens is taken over each whole completion, since a chunk may bring several of them.
+    def measure_at(rate: float) -> Mapping[str, Any]:
+        pace = Pace(rate=rate)
+        stderr_console().print(f"Measuring {server.name} at {pace} ...", markup=False)
+        run = _send(request, server, pace, request.seed + 100_000 + len(found.results), request.num_requests)
+        metrics = {**figures([run], request.goals), "keeping_up": keeping_up(run)}
+        found.results.append(_result(request, server, pace, metrics))
+        return metrics
 
-    Args:
-        sent: every request.
-        seconds: from the first request to the last token.
-        input_tokens: tokens of each prompt.
-    Raises:
-        BenchError: no request succeeded.
-    """
-    good = [one for one in sent if one.error is None]
-    if not good:
-        raise BenchError(f"none of {len(sent)} requests succeeded: {sent[0].error}")
-    num_tokens = sum(one.num_tokens for one in good)
-    waits = {
-        "time_to_first_token_seconds": [one.times[0] - one.start for one in good],
-        "inter_token_latency_seconds": [
-            (one.times[-1] - one.times[0]) / (one.num_tokens - 1) for one in good if one.num_tokens > 1
-        ],
-        "request_seconds": [one.seconds for one in good],
-    }
-    found: dict[str, Any] = {
-        "seconds": seconds,
-        "num_succeeded": len(good),
-        "num_failed": len(sent) - len(good),
-        "errors": sorted({one.error for one in sent if one.error is not None})[:5],
-        "requests_per_second": len(good) / seconds,
-        "tokens_per_second": num_tokens / seconds,
-        "input_tokens_per_second": input_tokens * len(good) / seconds,
-        "num_output_tokens": num_tokens,
-    }
-    for name, values in waits.items():
-        found |= {f"{name}_p{percent}": percentile(values, percent) for percent in PERCENTILES}
-        found[f"{name}_mean"] = statistics.fmean(values) if values else None
+    highest = saturation(measure_at, first_rate)
+    settings = {"model": server.model, "contender": server.name}
+    found.results.append(Result(f"saturation/{server.name}", settings, {"saturation_requests_per_second": highest}))
     return found
 
 
-def percentile(values: Sequence[float], percent: float) -> float | None:
-    """The value below which so many percent of them lie, between neighbours in proportion; None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+def _send(request: ServeBench, server: Contender, pace: Pace, seed: int, count: int) -> Run:
+    asks = request.traffic.requests(count, seed)
+    load = Load(server.url, server.model, server.api_key, asks, pace.concurrency, pace.rate, seed)
+    sent, seconds = asyncio.run(send_all(load))
+    return Run(asks, sent, seconds)
 
 
-@contextmanager
-def _server(request: ServeBench) -> Iterator[str]:
-    """The address of the server; one that was started ends with the block."""
-    if request.url is not None:
-        yield request.url.rstrip("/").removesuffix("/v1")
-        return
-    with tempfile.TemporaryDirectory(prefix="llmkit-bench-") as directory:
-        log = Path(directory) / "serve.log"
-        command = [sys.executable, "-m", "llmkit", "serve", "--port", "0", "--json", *request.serve_arguments]
-        stderr_console().print(f"Starting llmkit serve {' '.join(request.serve_arguments)} ...", markup=False)
-        with log.open("w") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(os.environ))
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            if not line:
-                process.wait()
-                said = "\n".join(log.read_text().splitlines()[-LOG_LINES:])
-                raise BenchError(f"llmkit serve did not start:\n{said}")
-            yield json.loads(line)["url"]
-        finally:
-            process.stdout.close()
-            process.terminate()
-            try:
-                process.wait(SECONDS_TO_STOP)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def _result(request: ServeBench, server: Contender, pace: Pace, metrics: Mapping[str, Any]) -> Result:
+    settings = {
+        "requests": request.num_requests,
+        **request.traffic.describe(),
+        "model": server.model,
+        "contender": server.name,
+        "concurrency": pace.concurrency,
+        "requests_per_second": pace.rate,
+    }
+    # Rates may be asked for that are measured again by the sweep, and names of results are to differ.
+    return Result(f"serve/{pace}" if server.name == OURS else f"serve/{server.name} {pace}", settings, metrics)
+
+
+def _ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
+    return ratios(ours, theirs, [metric for metric in COMPARED if ours.get(metric) and theirs.get(metric)])

@@ -1,17 +1,26 @@
 """The command `llmkit bench serve`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llmkit.bench.options import AsJson, Output, Plot, deliver
+from llmkit.bench.options import AsJson, Output, Plot, Python, deliver
+from llmkit.bench.presets import Preset
 from llmkit.errors import ConfigError
 
 EXAMPLES = """\b
 Examples:
   llmkit bench serve --url http://127.0.0.1:8000 --concurrency 1 --concurrency 8 --concurrency 64
-  llmkit bench serve --model DIR --rate 2 --rate 8 --requests 100 --plot serve.png
-  llmkit bench serve --preset echo --json
+  llmkit bench serve --model DIR --rate 2 --rate 8 --requests 100 --plot serve.html
+  llmkit bench serve --model DIR --sweep --slo ttft=0.5 --slo itl=0.05 --input-tokens 64-512
+  llmkit bench serve --model DIR --compare vllm --python vllm-env/bin/python --repeats 3
+  llmkit bench serve --url http://gpu1:8000 --compare http://gpu2:8000 --shared-prefix 512
+  llmkit bench serve --preset chat --model DIR
+\b
+--compare starts vllm or sglang (plugins llmkit-vllm, llmkit-sglang), or takes the address of a server; all get the same
+requests, in turn. --slo names seconds: ttft (first token), itl (between tokens), e2e (last token). --lengths reads JSON
+lines with input_tokens and output_tokens, such as a log of real requests.
 """
 
 
@@ -21,6 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    preset: Preset = None,
     url: Annotated[
         str | None,
         typer.Option(metavar="URL", show_default=False, help="A running server; by default one is started."),
@@ -32,7 +42,7 @@ def serve(
     engine: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="Engine of a server that is started.")
     ] = None,
-    preset: Annotated[
+    serve_preset: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="Preset of a server that is started.")
     ] = None,
     overrides: Annotated[
@@ -42,6 +52,11 @@ def serve(
         str | None,
         typer.Option(metavar="KEY", envvar="LLMKIT_API_KEY", show_default=False, help="For a server that needs one."),
     ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PEER", show_default=False, help="Measure vllm, sglang or a URL too; may be repeated."),
+    ] = None,
+    python: Python = None,
     requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests of each measurement.")] = 64,
     concurrency: Annotated[
         list[int] | None,
@@ -50,23 +65,40 @@ def serve(
     rate: Annotated[
         list[float] | None, typer.Option(metavar="N", min=1e-6, help="Requests sent a second; may be repeated.")
     ] = None,
-    input_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each prompt.")] = 128,
-    output_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each completion.")] = 128,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Find the highest rate that is kept up with, from the first --rate, or 1.")
+    ] = False,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WAIT=SECONDS", show_default=False, help="What requests are to keep to, for goodput."),
+    ] = None,
+    input_tokens: Annotated[str, typer.Option(metavar="N|LOW-HIGH", help="Tokens of each prompt.")] = "128",
+    output_tokens: Annotated[str, typer.Option(metavar="N|LOW-HIGH", help="Tokens of each completion.")] = "128",
+    lengths: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Lengths to draw from in place of these.")
+    ] = None,
+    shared_prefix: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Tokens that prompts begin with in common, besides their own.")
+    ] = 0,
+    num_prefixes: Annotated[int, typer.Option(metavar="N", min=1, help="Different such beginnings.")] = 1,
     vocabulary: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts are of tokens below this.")] = 256,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each contender at each pace.")] = 1,
     warmups: Annotated[int, typer.Option(metavar="N", min=0, help="Requests before that do not count.")] = 2,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of prompts, and of the gaps between requests.")] = 0,
     as_json: AsJson = False,
     output: Output = None,
     plot: Plot = None,
 ) -> None:
-    """Measure a server: tokens per second, time to the first token and between tokens.
+    """Measure a server: tokens per second, time to the first token and between tokens, requests within goals.
 
     Requests stream completions of random prompts at a concurrency or at a rate; ends of text are ignored.
     """
-    from llmkit.bench.serving import ServeBench, measure
+    from llmkit.bench.goals import parse_goals
+    from llmkit.bench.lengths import Traffic, parse_between, read_pairs
+    from llmkit.bench.serving import Pace, ServeBench, measure
     from llmkit.bench.serving_table import draw
 
-    started = {"--engine": engine, "--preset": preset, "--set": overrides}
+    started = {"--engine": engine, "--serve-preset": serve_preset, "--set": overrides}
     if url is not None:
         for flag, value in started.items():
             if value:
@@ -74,18 +106,33 @@ def serve(
     arguments = [] if url is not None or model is None else ["--model", model]
     for flag, value in started.items():
         for one in value if isinstance(value, list) else [value] if value else []:
-            arguments += [flag, one]
+            arguments += [flag.replace("--serve-", "--"), one]
+    if num_prefixes > 1 and not shared_prefix:
+        raise ConfigError(f"--num-prefixes {num_prefixes} has no effect without --shared-prefix")
+    if python is not None and not any("://" not in peer for peer in compare or []):
+        raise ConfigError(f"--python {python} has no effect without --compare vllm or sglang")
+    paces = [Pace(concurrency=count) for count in concurrency or (() if rate or sweep else (8,))]
+    paces += [Pace(rate=one) for one in (rate or ()) if not sweep]
     request = ServeBench(
         url=url,
         serve_arguments=arguments,
-        model=model if url is not None else None,
+        model=model,
         api_key=api_key,
+        peers=tuple(compare or ()),
+        python=python,
         num_requests=requests,
-        concurrency=tuple(concurrency or (() if rate else (8,))),
-        rates=tuple(rate or ()),
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        vocabulary=vocabulary,
+        paces=paces,
+        sweep_from=(rate[0] if rate else 1.0) if sweep else None,
+        traffic=Traffic(
+            input_tokens=parse_between("--input-tokens", input_tokens),
+            output_tokens=parse_between("--output-tokens", output_tokens),
+            pairs=() if lengths is None else read_pairs(lengths),
+            vocabulary=vocabulary,
+            prefix_tokens=shared_prefix,
+            num_prefixes=num_prefixes,
+        ),
+        goals=parse_goals(slo or ()),
+        repeats=repeats,
         num_warmups=warmups,
         seed=seed,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmkit.bench.plot import THEIRS
 from llmkit.bench.results import Findings
-from llmkit.bench.table import format_time
+from llmkit.bench.table import compare_lines, format_time
 from llmkit.figures import make_figure, save_figure
 from llmkit.formatting import format_number
 from llmkit.terminal import stderr_console
@@ -20,15 +20,18 @@ def show(found: Findings) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    headings = ["", "tokens/s", "requests/s"]
+    has_goals = any("goodput_share" in one.metrics for one in found.results)
+    headings = ["", "tokens/s", "requests/s", *(["within goals"] if has_goals else [])]
     headings += [f"{wait} p50 / p99" for wait in WAITS]
     for heading in [*headings, "failed"]:
         table.add_column(heading, justify="right" if heading else "left")
-    for one in found.results:
+    measured = [one for one in found.results if one.name.startswith("serve/")]
+    for one in measured:
         table.add_row(
             one.name.partition("/")[2],
             format_number(round(one.metrics["tokens_per_second"], 1)),
             format_number(round(one.metrics["requests_per_second"], 2)),
+            *([f"{one.metrics['goodput_share']:.0%}"] if has_goals else []),
             *(
                 " / ".join(_time(one.metrics[f"{metric}_{part}"]) for part in ("p50", "p99"))
                 for metric in WAITS.values()
@@ -37,9 +40,19 @@ def show(found: Findings) -> None:
         )
     console = stderr_console()
     console.print(table)
-    for one in found.results:
+    for one in measured:
         for error in one.metrics["errors"]:
             console.print(f"{one.name.partition('/')[2]}: {error}", markup=False)
+    for one in found.results:
+        if one not in measured:
+            console.print(f"{one.settings['contender']}: {_highest(one.metrics)}", markup=False)
+    for line in compare_lines(found.ratios):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def _highest(metrics: Mapping[str, Any]) -> str:
+    rate = metrics["saturation_requests_per_second"]
+    return "keeps up with no rate of the sweep" if rate is None else f"keeps up with {rate:g} requests a second"
 
 
 def _time(seconds: float | None) -> str:
@@ -52,9 +65,9 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     Raises:
         TrainingError: the file cannot be written.
     """
-    rows = document["results"]
+    rows = [row for row in document["results"] if row["name"].startswith("serve/")]
     names = [row["name"].partition("/")[2] for row in rows]
-    figure = make_figure(height=6)
+    figure = make_figure(height=max(6, 1.2 + 0.9 * len(rows)))
     top, *others = figure.subplots(1 + len(WAITS), squeeze=False)[:, 0]
     top.barh(names, [row["tokens_per_second"] for row in rows], color=SHADES["p50"])
     top.set_xlabel("output tokens per second")

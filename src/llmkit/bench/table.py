@@ -29,9 +29,16 @@ COLUMNS: dict[str, dict[str, tuple[str, Format]]] = {
         "batch": ("first_batch_seconds", format_time),
         "without cache": ("first_start_seconds", format_time),
     },
+    "startup": {
+        "seconds": ("seconds", format_time),
+        "least": ("seconds_min", format_time),
+        "±": ("spread", "{:.0%}".format),
+    },
     "train": {
         "tokens/s": ("tokens_per_second", format_number),
         "by CPU time": ("tokens_per_cpu_second", format_number),
+        "of GEMM": ("model_flops_share", "{:.0%}".format),
+        "of memory": ("memory_traffic_share", "{:.0%}".format),
         "±": ("spread", "{:.0%}".format),
         "step": ("seconds", format_time),
         "generating": ("generation_seconds", format_time),

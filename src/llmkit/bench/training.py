@@ -88,15 +88,11 @@ def measure_case(case: Case, request: TrainBench, setup: Setup) -> Findings:
         BenchError: a contender failed, or its losses are not those of the others.
     """
     model = _model(case, setup.directory)
-    rows, answers = _rows(case, setup.directory)
     load = ForeignLoad()
     with ExitStack() as stack:
-        workers = {OURS: stack.enter_context(_ours(case, model, rows, answers, request, setup))}
-        for name, trl in case.trl.items() if setup.trl_python else ():
-            settings = _trl_settings(case, trl, model, rows, answers, request)
-            workers[name] = stack.enter_context(
-                setup.peer(f"{case.name} {name}", "trl_training", settings, setup.trl_python)
-            )
+        workers = {OURS: stack.enter_context(our_worker(case, setup, threads=request.threads, device=request.device))}
+        for name in case.trl if setup.trl_python else ():
+            workers[name] = stack.enter_context(trl_worker(case, name, setup, device=request.device))
         runs = {name: Runs() for name in workers}
         for name, worker in workers.items():
             runs[name].take(worker.ask("steps", count=request.warmup_steps), counts=False)
@@ -109,7 +105,8 @@ def measure_case(case: Case, request: TrainBench, setup: Setup) -> Findings:
         "steps": request.steps * request.repeats,
         "threads": request.threads,
     }
-    return findings(case, runs, about, load.share())
+    limits = setup.limits if request.device == "cpu" else {}
+    return findings(case, runs, about, load.share(), limits)
 
 
 def _model(case: Case, directory: Path) -> Path:
@@ -132,15 +129,30 @@ def _rows(case: Case, directory: Path) -> tuple[str, list[list[int]]]:
     return rows, training_material.answers(case.rows_per_step, case.answer) if case.scripted else []
 
 
-def _ours(case: Case, model: Path, rows: str, answers: list[list[int]], request: TrainBench, setup: Setup) -> Worker:
-    """Start `llmkit train`."""
+def our_worker(case: Case, setup: Setup, *, threads: int, device: str) -> Worker:
+    """Start `llmkit train`; it waits before its first step until it is asked for steps."""
+    model, (rows, answers) = _model(case, setup.directory), _rows(case, setup.directory)
     config = setup.directory / f"{case.name}.yaml"
-    config.write_text(yaml.safe_dump(_nested(_our_settings(case, model, rows, answers, request))), encoding="utf-8")
+    tree = _nested(_our_settings(case, model, rows, answers, threads, device))
+    config.write_text(yaml.safe_dump(tree), encoding="utf-8")
     settings = {"algorithm": case.algorithm, "config": str(config), "contender": case.name}
     return setup.ours(f"{case.name} {OURS}", "training", settings)
 
 
-def _our_settings(case: Case, model: Path, rows: str, answers: list[list[int]], request: TrainBench) -> dict[str, Any]:
+def trl_worker(case: Case, way: str, setup: Setup, *, device: str) -> Worker:
+    """Start TRL's trainer.
+
+    Args:
+        way: to set it up, one of the case's.
+    """
+    model, (rows, answers) = _model(case, setup.directory), _rows(case, setup.directory)
+    settings = _trl_settings(case, case.trl[way], model, rows, answers, device)
+    return setup.peer(f"{case.name} {way}", "trl_training", settings, setup.trl_python)
+
+
+def _our_settings(
+    case: Case, model: Path, rows: str, answers: list[list[int]], threads: int, device: str
+) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "model.path": str(model),
         "dataset.name": "files",
@@ -154,8 +166,8 @@ def _our_settings(case: Case, model: Path, rows: str, answers: list[list[int]], 
         "optim.warmup_steps": 0,
         "optim.weight_decay": 0.0,
         "optim.max_grad_norm": 1.0,
-        "device.device": request.device,
-        "device.threads": request.threads,
+        "device.device": device,
+        "device.threads": threads,
         "trackers": [{"name": "bench_steps"}],
     }
     if case.algorithm == "grpo":
@@ -173,7 +185,7 @@ def _our_settings(case: Case, model: Path, rows: str, answers: list[list[int]], 
 
 
 def _trl_settings(
-    case: Case, trl: TRL, model: Path, rows: str, answers: list[list[int]], request: TrainBench
+    case: Case, trl: TRL, model: Path, rows: str, answers: list[list[int]], device: str
 ) -> dict[str, Any]:
     return {
         "algorithm": case.algorithm,
@@ -182,7 +194,7 @@ def _trl_settings(
         "rows_per_step": case.rows_per_step,
         "learning_rate": LEARNING_RATE,
         "max_length": MAX_LENGTH,
-        "device": request.device,
+        "device": device,
         "micro_batch": trl.micro_batch,
         "bf16": trl.bf16,
         "dtype": trl.dtype,

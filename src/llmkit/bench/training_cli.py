@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from llmkit.bench.options import AsJson, Compare, Output, Plot, Python, Threads, deliver, peer_python
+from llmkit.bench.presets import Preset
 
 EXAMPLES = """\b
 Examples:
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    preset: Preset = None,
     only: Annotated[
         list[Training] | None,
         typer.Option(metavar="CASE", help=f"Measure only this: {', '.join(Training)}. May be repeated."),

@@ -12,6 +12,8 @@ from llmkit.errors import BenchError
 
 COMPARED_LOSSES = 50
 OURS = "llmkit"
+NUM_PASSES = 10
+"""Over 32 bits of each parameter in a step of AdamW, at least."""
 Step = Mapping[str, float]
 BEST: dict[str, Callable[[Iterable[float]], float]] = {
     "tokens_per_second": max,
@@ -51,8 +53,21 @@ class Runs:
         return [step["loss"] for step in self.steps[:COMPARED_LOSSES]]
 
 
-def findings(case: Case, runs: Mapping[str, Runs], about: Mapping[str, Any], load: float | None) -> Findings:
+def findings(
+    case: Case,
+    runs: Mapping[str, Runs],
+    about: Mapping[str, Any],
+    load: float | None,
+    limits: Mapping[str, float] | None = None,
+) -> Findings:
     """Figures of every contender, and how llmkit compares with TRL at its best.
+
+    Args:
+        case: that was measured.
+        runs: steps of each contender.
+        about: settings.
+        load: of other processes.
+        limits: what the machine can do at most; nothing where that was not measured.
 
     Raises:
         BenchError: losses differ, so that speeds do not compare.
@@ -68,6 +83,9 @@ def findings(case: Case, runs: Mapping[str, Runs], about: Mapping[str, Any], loa
             )
     tokens = [step["num_tokens"] for step in own.steps]
     found = {name: metrics(run, tokens) for name, run in runs.items()}
+    if limits:
+        for one in found.values():
+            one |= shares_of_limits(case, one, about["parameters"], limits)
     for name, difference in differences.items():
         if case.tolerance is not None:
             found[name]["loss_difference"] = difference
@@ -106,6 +124,36 @@ def metrics(run: Runs, tokens: list[float]) -> dict[str, Any]:
         found["generation_seconds"] = statistics.median(step["generation_seconds"] for step in steps)
         found["training_seconds"] = statistics.median(step["seconds"] - step["generation_seconds"] for step in steps)
     return found
+
+
+def shares_of_limits(
+    case: Case, found: Mapping[str, Any], num_parameters: int, limits: Mapping[str, float]
+) -> dict[str, float]:
+    """What of the machine a step uses, by what its model needs at least.
+
+    Model FLOPs of a token: 6 for each parameter that multiplies (the tied embedding multiplies once, as the head), and
+    12 for each layer, number of the residual stream and token before it on average (arXiv:2204.02311, appendix B).
+    Passes that are made twice do not count, nor do the reference model's.
+
+    Bytes of a step: 32-bit weights read forward and backward, gradients written, and in the update weights, gradients
+    and two moments read, weights and moments written.
+
+    Args:
+        case: that was measured.
+        found: the contender's figures.
+        num_parameters: of its model.
+        limits: GFLOP/s of a product of matrices, and GB/s of memory.
+    """
+    per_token = 6 * num_parameters + 12 * case.shape.layers * case.shape.hidden * (case.prompt + case.answer) / 2
+    seconds = found.get("training_seconds", found["seconds"])
+    tokens = found["tokens_per_second"] * found["seconds"]
+    num_flops = per_token * tokens
+    num_bytes = 4 * NUM_PASSES * num_parameters
+    return {
+        "model_gflops_per_second": num_flops / seconds / 1e9,
+        "model_flops_share": num_flops / seconds / 1e9 / limits["gemm_gflops"],
+        "memory_traffic_share": num_bytes / seconds / 1e9 / limits["memory_gbps"],
+    }
 
 
 def compare(case: str, ours: Mapping[str, Any], theirs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -33,6 +33,7 @@ class _Planner(DefaultSavePlanner):
     def __init__(self, source: TensorSource) -> None:
         super().__init__()
         self._source = source
+        self._written = torch.empty(0)
 
     def set_up_planner(
         self, state_dict: Any, storage_meta: StorageMeta | None = None, is_coordinator: bool = False
@@ -53,7 +54,10 @@ class _Planner(DefaultSavePlanner):
             tensor = self._source.read(name)
         else:
             tensor = self._source.read(name, slice(chunk.offsets[0], chunk.offsets[0] + chunk.sizes[0]))
-        return tensor.contiguous()
+        # torch keeps what it has written until all is written, so its memory is taken away; only its own can be.
+        self._written.untyped_storage().resize_(0)
+        self._written = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+        return self._written
 
 
 def _item(name: str, entry: TensorShape, rows: slice | None) -> WriteItem:

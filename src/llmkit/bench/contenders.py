@@ -1,0 +1,145 @@
+"""The servers that `llmkit bench serve` measures: that run already, or are started for it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmkit import plugins
+from llmkit.bench.load import first_model
+from llmkit.errors import BenchError, ConfigError
+from llmkit.terminal import stderr_console
+
+OURS = "llmkit"
+LOG_LINES = 8
+SECONDS_TO_STOP = 20
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server that answers.
+
+    Attributes:
+        name: what the results call it.
+        url: without a path.
+        model: that requests ask for.
+        api_key: None where none is needed.
+    """
+
+    name: str
+    url: str
+    model: str
+    api_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be measured.
+
+    Attributes:
+        url: of a running server, measured first; None starts `llmkit serve`.
+        serve_arguments: command line of `llmkit serve`.
+        model: the name that requests to `url` use, and the path of the model for engines that are started.
+        api_key: for `url`.
+        peers: engines to start, or addresses.
+        python: interpreter of the environment with an engine; None takes the one that llmkit installed.
+        directory: for logs.
+    """
+
+    url: str | None
+    serve_arguments: Sequence[str]
+    model: str | None
+    api_key: str | None
+    peers: Sequence[str]
+    python: Path | None
+    directory: Path
+
+
+@contextmanager
+def contenders(wanted: Wanted) -> Iterator[list[Contender]]:
+    """All servers, ready; those that were started end with the block.
+
+    Raises:
+        BenchError, EngineError: a server does not start, or does not answer.
+        ConfigError: there is no such peer, or no model to start it with.
+        PluginError: a peer's plugin is not installed.
+    """
+    with ExitStack() as stack:
+        if wanted.url is None:
+            url = stack.enter_context(_llmkit_serve(wanted.serve_arguments, wanted.directory))
+            found = [_running(OURS, url, None, wanted.api_key)]
+        else:
+            name = OURS if not wanted.peers else wanted.url
+            # Beside an engine that is started, the model is the path of what that one loads.
+            model = None if any("://" not in peer for peer in wanted.peers) else wanted.model
+            found = [_running(name, wanted.url, model, wanted.api_key)]
+        for peer in wanted.peers:
+            if "://" in peer:
+                found.append(_running(peer, peer, None, wanted.api_key))
+            else:
+                found.append(stack.enter_context(engine(peer, wanted)))
+        yield found
+
+
+def _running(name: str, url: str, model: str | None, api_key: str | None) -> Contender:
+    place = url.rstrip("/").removesuffix("/v1")
+    return Contender(name, place, model or asyncio.run(first_model(place, api_key)), api_key)
+
+
+@contextmanager
+def _llmkit_serve(arguments: Sequence[str], directory: Path) -> Iterator[str]:
+    log = directory / "serve.log"
+    command = [sys.executable, "-m", "llmkit", "serve", "--port", "0", "--json", *arguments]
+    stderr_console().print(f"Starting llmkit serve {' '.join(arguments)} ...", markup=False)
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(os.environ))
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            process.wait()
+            said = "\n".join(log.read_text().splitlines()[-LOG_LINES:])
+            raise BenchError(f"llmkit serve did not start:\n{said}")
+        yield json.loads(line)["url"]
+    finally:
+        process.stdout.close()
+        process.terminate()
+        try:
+            process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def engine(name: str, wanted: Wanted) -> Iterator[Contender]:
+    """A server program of a plugin, without llmkit before it; ends with the block.
+
+    Raises:
+        EngineError: it does not start.
+        ConfigError: the plugin starts no server, or there is no model.
+        PluginError: the plugin is not installed.
+    """
+    from llmkit.config.schema import DeviceConfig, ModelConfig
+    from llmkit.engines.inference.contract import EngineContext
+    from llmkit.engines.servers.opening import open_fleet
+
+    plugin: Any = plugins.load("engines", name)
+    program = getattr(plugin, "PROGRAM", None)
+    if program is None:
+        raise ConfigError(f"--compare {name}: this engine is no server of its own; name vllm, sglang or an address")
+    if wanted.model is None:
+        raise ConfigError(f"--compare {name}: name the model that it is started with, --model DIR")
+    config = plugin.Config(python=None if wanted.python is None else str(wanted.python), log_dir=str(wanted.directory))
+    fleet = open_fleet(program, config, EngineContext(ModelConfig(path=wanted.model), DeviceConfig.model_validate({})))
+    try:
+        (server,) = fleet.servers
+        yield Contender(name, server.url, server.model, server.api_key)
+    finally:
+        fleet.close()
