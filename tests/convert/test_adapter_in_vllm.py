@@ -102,9 +102,7 @@ def greedy_of(model: Path, adapter: Path) -> list[list[int]]:
 
 
 def ask(server: Server, path: str, body: dict[str, Any]) -> str:
-    request = urllib.request.Request(
-        server.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
-    )
+    request = urllib.request.Request(server.url + path, json.dumps(body).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=SECONDS) as answer:
         return answer.read().decode()
 
