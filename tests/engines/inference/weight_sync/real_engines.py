@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from llmkit import plugins
 from llmkit.config.schema import DeviceConfig, ModelConfig
-from llmkit.engines.inference.contract import Demand, EngineContext
+from llmkit.engines.inference.contract import Demand, EngineContext, GenerationRequest
 from llmkit.engines.servers.environments import find_program
 from llmkit.errors import ConfigError, PluginError
 from llmkit.models.policy import Policy
@@ -26,6 +26,8 @@ VOCABULARY = 1024
 PROMPTS = ([5, 6, 7, 8], list(range(100, 140)), [900, 17, 48, 33, 71, 12], list(range(300, 420)))
 WAITS = {"deadlines": {"recovery_seconds": 380.0}}
 """A server that was killed starts again within this."""
+AGREES, NEAR = 0.85, 0.25
+"""Least share of tokens, and largest difference in nats, that bfloat16 explains."""
 GREEDY = SamplingParams(max_new_tokens=16, temperature=0.0, logprob_kind="raw")
 
 
@@ -117,6 +119,22 @@ class Training:
     def num_cached_tokens(self) -> int:
         """Prompt tokens that the first server has taken from its prefix cache, by its own count."""
         return self.run(self.engine._dialect.stats(self.engine._members.all[0].link)).num_cached_tokens
+
+    def num_cached_of(self, prompt: Sequence[int]) -> int | None:
+        """Tokens of this prompt that come from the prefix cache now, where the server tells."""
+
+        async def first() -> int | None:
+            async with aclosing(self.engine.stream(GenerationRequest(prompt, GREEDY))) as deltas:
+                return next(iter([delta.num_cached_tokens async for delta in deltas]))
+
+        return self.run(first())
+
+
+def assert_parity(training: Training, prompts: Sequence[Sequence[int]] = PROMPTS) -> None:
+    """Servers draw what the policy would, but for the rounding of bfloat16."""
+    share, worst = training.parity(prompts)
+    assert share >= AGREES
+    assert worst < NEAR
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from llmkit import plugins
 from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
@@ -89,3 +91,18 @@ def test_rounded_weights_are_refused():
     model.lm_head.weight = nn.Parameter(torch.zeros(64, 32, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(EngineError, match="is kept as uint8"):
         PolicyWeights(policy_of(model))
+
+
+def test_fused_experts_are_sent_as_checkpoints_have_them(tmp_path):
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=16,
+        intermediate_size=48, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    model = Qwen3MoeForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    found = dict(PolicyWeights(policy_of(model)).tensors(None))
+    assert "model.layers.1.mlp.experts.3.up_proj.weight" in found
+    assert found.keys() == saved.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in saved.items())

@@ -1,0 +1,92 @@
+"""Weights in real SGLang servers: what they draw is scored with the policy's own model."""
+
+import peft
+import pytest
+
+from llmkit.adapters.wrapping import wrap
+from llmkit.config.weight_sync import WeightSyncConfig
+from llmkit.engines.inference.weight_sync.opening import open_weight_sync
+from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
+from llmkit.errors import EngineError
+
+from .real_engines import assert_parity, training_over
+
+pytestmark = pytest.mark.engines
+
+LONG = [list(range(2, 514))]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """One server with an output head that shares the embedding's weights."""
+    with training_over("sglang", tmp_path_factory.mktemp("sglang")) as training:
+        yield training
+
+
+def test_after_each_update_the_tokens_are_those_of_the_new_weights_and_carry_their_version(served):
+    for _ in range(3):
+        before = [completion.token_ids for completion in served.draw()]
+        served.step()
+        served.load_weights()
+        after = served.draw()
+        assert [completion.token_ids for completion in after] != before
+        assert all(completion.versions == [served.version] * 16 for completion in after)
+        assert_parity(served)
+
+
+def test_the_prefix_cache_holds_nothing_of_the_old_weights(served):
+    served.draw(LONG)
+    assert served.num_cached_of(LONG[0]) > 0
+    served.step()
+    served.load_weights()
+    assert served.num_cached_of(LONG[0]) == 0
+    assert_parity(served, LONG)
+
+
+@pytest.mark.parametrize("transport", ["disk", "gloo"])
+def test_other_ways_bring_the_same_weights(served, transport, monkeypatch):
+    engine = served.engine
+    config = WeightSyncConfig(transport=transport, bucket_mb=1, probe_every=1, dtype="bfloat16")
+    other = open_weight_sync(config, served.policy, engine._dialect, engine._sync._receiver, max_lora_rank=None)
+    monkeypatch.setattr(engine, "_sync", other)
+    for _ in range(2):
+        served.step()
+        served.load_weights()
+        assert_parity(served)
+    other.close()
+
+
+def test_a_wrong_update_is_caught_by_the_probe_and_the_next_one_mends_it(served, monkeypatch):
+    right = PolicyWeights.tensors
+
+    def with_a_wrong_layer(self, dtype):
+        for name, tensor in right(self, dtype):
+            yield name, tensor.flip(0).contiguous() if name == "model.embed_tokens.weight" else tensor
+
+    monkeypatch.setattr(served.engine._sync, "_is_verified", False)
+    monkeypatch.setattr(PolicyWeights, "tensors", with_a_wrong_layer)
+    with pytest.raises(EngineError, match=r"token \d+ at place \d+ of a probe has log-probability -?[\d.]+ there and"):
+        served.load_weights()
+    monkeypatch.undo()
+    served.load_weights()
+    assert_parity(served)
+
+
+def test_two_processes_with_a_head_of_its_own(tmp_path):
+    with training_over("sglang", tmp_path, tied=False, tp=2) as training:
+        for _ in range(2):
+            training.step()
+            training.load_weights()
+            assert_parity(training)
+
+
+def test_a_lora_travels_alone(tmp_path):
+    lora = peft.LoraConfig(r=8, target_modules="all-linear", init_lora_weights="gaussian")
+    with training_over("sglang", tmp_path, wrap=lambda model: wrap(model, lora, "lora")) as training:
+        for _ in range(2):
+            training.step()
+            training.load_weights()
+            assert training.engine._sync.adapter is not None
+            assert_parity(training)
+            assert_parity(training, LONG)
+            assert all(completion.versions == [training.version] * 16 for completion in training.draw())
