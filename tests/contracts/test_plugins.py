@@ -75,6 +75,18 @@ class TestSingleTurn(WorkflowContract):
     name = "single_turn"
 
 
+class TestMultiTurn(WorkflowContract):
+    name = "multi_turn"
+
+    def config(self) -> Any:
+        return section_of("workflows", {"name": "multi_turn", "max_turns": 2})
+
+
+class TestMathWorkflow(WorkflowContract):
+    name = "math"
+    options: ClassVar[dict[str, Any]] = {"instruction": "Box it."}
+
+
 class TestConsole(TrackerContract):
     name = "console"
 

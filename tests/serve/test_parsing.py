@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from llmkit.serve.parsing.pieces import Parser, PlainText
-from llmkit.serve.parsing.reasoning import Thinking
-from llmkit.serve.parsing.tools import Forced, Hermes, Llama3, Mistral, find_parser
+from llmkit.data.chat.parsing.pieces import Parser, PlainText
+from llmkit.data.chat.parsing.reasoning import Thinking
+from llmkit.data.chat.parsing.tools import Forced, Hermes, Llama3, Mistral, find_parser
 
 CASES: list[tuple[Callable[[], Parser], str, tuple[str, str, list[tuple[str, str]]]]] = [
     (

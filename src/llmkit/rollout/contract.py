@@ -31,7 +31,12 @@ class Reward(Protocol):
 
 
 class Workflow(Protocol):
-    """Makes one rollout of one record. `build(config) -> Workflow` makes one."""
+    """Makes one rollout of one record. `build(config) -> Workflow` makes one.
+
+    A workflow may also have `async open(codec)`, which is called once before the first rollout and refuses what cannot
+    work, such as a chat template that rewrites earlier turns; and `async close()`, called at the end. Prompt and
+    everything after it together have at most as many tokens as the record's own prompt and `sampling.max_new_tokens`.
+    """
 
     async def run(
         self, record: Record, engine: "InferenceEngine", codec: "TextCodec", sampling: SamplingParams, group_id: int

@@ -25,6 +25,7 @@ from llmkit.rollout.header import check_same_run, write_header
 from llmkit.rollout.keeping import Keeper
 from llmkit.rollout.ledger import Ledger
 from llmkit.rollout.making import Maker
+from llmkit.rollout.opening import close_workflow, open_workflow
 from llmkit.rollout.prompts import REPORT, PromptSource, open_prompts
 from llmkit.rollout.scoring.scorer import Scorer
 from llmkit.rollout.selecting import write_selected
@@ -114,12 +115,14 @@ def sample(
         )
         prompts = source.prompts(max_length, ledger.done, report)
         try:
+            loop.run(open_workflow(workflow, source.codec))
             if scorer is not None:
                 loop.run(scorer.start())
             loop.run(maker.make_all(prompts, run.concurrency, keeper))
         except KeyboardInterrupt:
             raise interrupted(directory, ledger.done.num_rollouts, total) from None
         finally:
+            loop.run(close_workflow(workflow))
             if scorer is not None:
                 loop.run(scorer.close())
     prompts.close()

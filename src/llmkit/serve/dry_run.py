@@ -7,6 +7,7 @@ from typing import Any
 from llmkit import plugins
 from llmkit.cache import cache_directory
 from llmkit.config.serving import ServeRun
+from llmkit.data.chat.parsing.tools import find_parser
 from llmkit.data.opening import open_codec
 from llmkit.engines.inference.contract import EngineContext
 from llmkit.engines.servers.opening import Door, plan_servers
@@ -16,7 +17,6 @@ from llmkit.models.loading import NO_LIMIT, checkpoint_path, context_length
 from llmkit.serve.direct import server_settings
 from llmkit.serve.keys import open_keys
 from llmkit.serve.model_defaults import ModelDefaults, read_defaults
-from llmkit.serve.parsing.tools import find_parser
 from llmkit.serve.server import bind
 from llmkit.serve.service import default_name
 from llmkit.serve.template_variables import template_variables

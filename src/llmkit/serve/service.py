@@ -10,6 +10,7 @@ from time import monotonic, time
 from typing import Any, TypeVar
 
 from llmkit.config.serving import ServeRun
+from llmkit.data.chat.parsing.tools import find_parser
 from llmkit.data.codec import TextCodec
 from llmkit.engines.inference.contract import Delta, GenerationRequest, ServingEngine
 from llmkit.engines.inference.merging import merge
@@ -18,7 +19,6 @@ from llmkit.serve.admission import Admission
 from llmkit.serve.api_errors import ApiError, bad_request
 from llmkit.serve.metrics import Metrics
 from llmkit.serve.model_defaults import ModelDefaults
-from llmkit.serve.parsing.tools import find_parser
 from llmkit.serve.template_variables import template_variables
 from llmkit.serve.token_text import TokenTexts
 from llmkit.types import Message

@@ -13,6 +13,7 @@ from llmkit.data.codec import TextCodec
 from llmkit.distributed.world import world
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.rollout.groups import every_place, sample_groups
+from llmkit.rollout.opening import close_workflow, open_workflow
 from llmkit.rollout.scoring.scorer import Scorer
 from llmkit.train.costs import Stopwatch
 from llmkit.train.inputs import build
@@ -116,8 +117,10 @@ def open_rollout_maker(
     settings = front.Config() if config is None else config
     try:
         # What is wrong with a reward shows before servers take their time to start.
+        loop.run(open_workflow(made, codec))
         loop.run(scorer.start())
         with open_engine(front, settings, context, loop) as (started, load):
             yield RolloutMaker(codec, started, made, scorer, load, refresh)
     finally:
+        loop.run(close_workflow(made))
         loop.run(scorer.close())

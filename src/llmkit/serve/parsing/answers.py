@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from llmkit.data.chat.parsing.pieces import CallDelta, Parser, Piece, PlainText
+from llmkit.data.chat.parsing.reasoning import OPEN, Thinking
+from llmkit.data.chat.parsing.tools import PARSERS, Forced
 from llmkit.engines.inference.contract import Delta
-from llmkit.serve.parsing.pieces import CallDelta, Parser, Piece, PlainText
-from llmkit.serve.parsing.reasoning import OPEN, Thinking
-from llmkit.serve.parsing.tools import PARSERS, Forced
 
 ALPHANUMERIC = string.ascii_letters + string.digits
 

@@ -1,7 +1,7 @@
 """How families of models write calls of tools."""
 
-from llmkit.serve.parsing.call_reader import BROKEN, ArgumentsReader, CallReader
-from llmkit.serve.parsing.pieces import CallDelta, Piece, held_back
+from llmkit.data.chat.parsing.call_reader import BROKEN, ArgumentsReader, CallReader
+from llmkit.data.chat.parsing.pieces import CallDelta, Piece, held_back
 
 
 class Calls:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from llmkit.serve.parsing.pieces import CallDelta
+from llmkit.data.chat.parsing.pieces import CallDelta
 
 ARGUMENT_KEYS = ("arguments", "parameters")
 DONE, BROKEN = "done", "broken"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from llmkit.serve.parsing.pieces import Parser, Piece, held_back
+from llmkit.data.chat.parsing.pieces import Parser, Piece, held_back
 
 OPEN, CLOSE = "<think>", "</think>"
 
