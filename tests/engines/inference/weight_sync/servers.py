@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llmkit.engines.inference.contract import Delta, GenerationRequest, TokenScores
-from llmkit.engines.inference.remote.contract import Server
+from llmkit.engines.inference.remote.contract import Server, ServerFacts
 from llmkit.engines.inference.weight_sync.contract import Parcel, TakingFacts, Update
 from llmkit.engines.inference.weight_sync.fingerprints import fingerprint
 from llmkit.engines.inference.weight_sync.handover import Terms
@@ -58,6 +58,8 @@ class FakeServer:
     model: Any = field(default_factory=tiny_model)
     version: int = 0
     cached_of: int = 0
+    context_length: int | None = None
+    longest: int = 0
 
     @property
     def server(self) -> Server:
@@ -130,6 +132,9 @@ class FakeDialect:
     def __init__(self) -> None:
         self.loaded: list[tuple[str, Path, bool]] = []
 
+    async def facts(self, link: Any) -> ServerFacts:
+        return ServerFacts(link.context_length)
+
     async def drop_caches(self, link: Any) -> None:
         await link.phase("drop")
         link.cached_of = link.version
@@ -146,5 +151,6 @@ class FakeDialect:
                 scores = link.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
             token = int(scores.argmax())
             ids.append(token)
+            link.longest = max(link.longest, len(ids))
             yield Delta(0, [token], [TokenScores(float(scores[token]))], [version])
         yield Delta(0, stop_reason="length")

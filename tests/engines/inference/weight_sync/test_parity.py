@@ -43,6 +43,13 @@ def test_a_server_with_the_policys_weights_passes():
     asyncio.run(probe_of(policy, probe_tolerance=1e-3, probe_agreement=1.0).compare([FakeServer()], 1, None))
 
 
+@pytest.mark.parametrize(("context", "longest"), [(None, 46), (30, 30), (4, 4)])
+def test_probes_fit_the_servers_context(context, longest):
+    policy, link = policy_of(tiny_model()), FakeServer(context_length=context)
+    asyncio.run(probe_of(policy).compare([link], 1, None))
+    assert link.longest == longest
+
+
 def test_a_server_with_other_weights_does_not():
     policy = policy_of(tiny_model())
     train_a_step(policy)

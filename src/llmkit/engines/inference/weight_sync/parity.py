@@ -63,9 +63,13 @@ class ParityProbe:
         await asyncio.gather(*(self._compare(link, version, adapter) for link in links))
 
     async def _compare(self, link: Link, version: int, adapter: str | None) -> None:
-        for prompt in probe_prompts(self._policy):
+        async with deadline("asking for its context", self._config.timeout_seconds, link):
+            context = (await self._dialect.facts(link)).context_length or self._policy.context_length
+        size = min(self._config.probe_tokens, context - 1)
+        for whole in probe_prompts(self._policy):
+            prompt = whole[: context - size]
             async with deadline("comparing with the policy", self._config.timeout_seconds, link):
-                completion = await self._ask(link, prompt, version, adapter)
+                completion = await self._ask(link, prompt, size, version, adapter)
                 found = await in_thread(self._measure, prompt, completion)
             if found.difference > self._config.probe_tolerance or found.agreement < self._config.probe_agreement:
                 raise EngineError(
@@ -77,9 +81,8 @@ class ParityProbe:
                     "its arithmetic is further from the policy's than these settings allow"
                 )
 
-    async def _ask(self, link: Link, prompt: list[int], version: int, adapter: str | None) -> Completion:
-        # With no end token the completion has all of its tokens only by chance; fewer do as well.
-        sampling = SamplingParams(max_new_tokens=self._config.probe_tokens, temperature=0.0, logprob_kind="raw")
+    async def _ask(self, link: Link, prompt: list[int], size: int, version: int, adapter: str | None) -> Completion:
+        sampling = SamplingParams(max_new_tokens=size, temperature=0.0, logprob_kind="raw")
         request = GenerationRequest(prompt, sampling, adapter=adapter)
         seconds = self._config.timeout_seconds
         completion = await collect(self._dialect.stream(link, request, version, whole=True, timeout_seconds=seconds))
