@@ -24,7 +24,7 @@ class RolloutDataConfig(ReadingConfig):
 
 
 class RolloutSamplingConfig(Section):
-    """How completions are drawn; log-probabilities are those after temperature, before all else that follows here."""
+    """How completions are drawn."""
 
     max_new_tokens: int = Field(256, ge=1)
     """Most tokens of one completion."""
@@ -40,6 +40,9 @@ class RolloutSamplingConfig(Section):
     """Above 1, tokens that are there already become less likely."""
     stop: tuple[str, ...] = ()
     """Strings that end a completion, besides the tokens that end a turn."""
+    logprob_kind: Literal["scaled", "raw", "processed", "any"] = "scaled"
+    """Which log-probabilities to write: `scaled` after temperature and nothing else, which training compares with;
+    `raw` the model's own; `processed` of what was drawn from; `any` none, for servers that give none or others."""
 
 
 class SelectConfig(Section):

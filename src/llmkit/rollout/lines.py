@@ -26,11 +26,13 @@ class Making:
         seed: what it was drawn with, 64 bits.
         generation_seconds: from its first prompt to its last token, waiting for its turn included.
         scoring_seconds: that the rewards took.
+        has_logprobs: off where nobody asked for log-probabilities, so that there are none.
     """
 
     seed: int
     generation_seconds: float
     scoring_seconds: float
+    has_logprobs: bool = True
 
 
 def describe_rollout(rollout: Rollout, member: int, making: Making | None = None) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def describe_rollout(rollout: Rollout, member: int, making: Making | None = None
     """
     start = next((place for place, mask in enumerate(rollout.loss_mask) if mask), len(rollout.token_ids))
     versions = rollout.versions[start:]
+    has_logprobs = making is None or making.has_logprobs
     drawn = [version for version in versions if version >= 0]
     line: dict[str, Any] = {
         "group_id": rollout.group_id,
@@ -71,7 +74,7 @@ def describe_rollout(rollout: Rollout, member: int, making: Making | None = None
         "prompt_ids": rollout.token_ids[:start],
         "completion_ids": rollout.token_ids[start:],
         "loss_mask": rollout.loss_mask[start:],
-        "logprobs": [_rounded(logprob) for logprob in rollout.logprobs[start:]],
+        "logprobs": [_rounded(logprob) for logprob in rollout.logprobs[start:]] if has_logprobs else None,
         "versions": versions,
     }
 

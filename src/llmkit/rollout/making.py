@@ -140,7 +140,8 @@ class Maker:
                 raise
             why = f"{type(error).__name__}: {error}"
         else:
-            keep([Made(rollout, member, Making(seed, sampled - started, time.perf_counter() - sampled))])
+            seconds = (sampled - started, time.perf_counter() - sampled)
+            keep([Made(rollout, member, Making(seed, *seconds, self.sampling.wants_logprobs))])
             return
         sink.fail(_failed(prompt, member, phase, why, rollout.completion if rollout is not None else None))
 

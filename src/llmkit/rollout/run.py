@@ -15,7 +15,8 @@ from llmkit.config.rollout import RolloutRun
 from llmkit.data.contract import Ordered
 from llmkit.data.opening import open_codec
 from llmkit.disk import write_text
-from llmkit.engines.inference.contract import Demand, EngineContext, InferenceEngine, ServerFront, ServingEngine
+from llmkit.engines.inference.contract import Demand, EngineContext, InferenceEngine, ServingEngine
+from llmkit.engines.servers.fronts import check_servers, program_of
 from llmkit.errors import ModelError, RunInterrupted
 from llmkit.models.loading import context_length
 from llmkit.models.policy import torch_device
@@ -59,9 +60,7 @@ def make_rollouts(
     source = open_prompts(run, codec)
     max_length = longest(run)
     first = source.first(max_length)
-    front = plugins.load("engines", run.engine.name)
-    if isinstance(front, ServerFront):
-        front.check_servers(run.engine, run.model)
+    check_servers(run.engine, run.model, run.device)
     scorer = Scorer(run.reward, run.scoring) if run.reward is not None else None
     workflow = plugins.load("workflows", run.workflow.name).build(run.workflow)
     if isinstance(source.data, Ordered):
@@ -184,7 +183,8 @@ def started(
     loop: asyncio.Runner, run: RolloutRun, source: PromptSource, directory: RunDirectory, max_length: int
 ) -> Iterator[InferenceEngine]:
     """The engine, closed however the run ends."""
-    if not isinstance(plugins.load("engines", run.engine.name), ServerFront):
+    front = plugins.load("engines", run.engine.name)
+    if program_of(front) is None:
         bound_kernel_caches()
         set_threads(run.device, torch_device(run.device))
     demand = Demand(run.concurrency * run.group_size, max_length)
@@ -192,7 +192,7 @@ def started(
         run.model, run.device, tokenizer=source.codec.tokenizer, demand=demand, directory=directory.path
     )
     note(f"Loading {run.model.path} with the engine '{run.engine.name}' ...")
-    engine: InferenceEngine = plugins.load("engines", run.engine.name).build(run.engine, context)
+    engine: InferenceEngine = front.build(run.engine, context)
     try:
         yield engine
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import GRPORun
 from llmkit.data.encoders import PromptEncoder
+from llmkit.engines.servers.fronts import check_servers
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.terminal import note, warn
 from llmkit.train.answers import reward_metrics, show_held_out
@@ -24,7 +25,7 @@ from llmkit.train.mismatch import MismatchAlarm
 from llmkit.train.prompt_queue import PromptQueue
 from llmkit.train.rollout_batch import metrics_of
 from llmkit.train.sampler import Sampler, open_sampler
-from llmkit.train.server_engines import asks_servers, check_engine, describe_servers
+from llmkit.train.server_engines import asks_servers, describe_servers
 from llmkit.train.session import Session
 from llmkit.types import Record
 
@@ -32,7 +33,7 @@ from llmkit.types import Record
 def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
-    check_engine(run)
+    check_servers(run.engine, run.model, run.device)
     inputs = open_inputs(run, needs_weights=not invocation.dry_run)
     data = run.data.model_copy(update={"max_length": inputs.max_length})
     encoder = PromptEncoder(inputs.codec, data, run.sampling.max_new_tokens)

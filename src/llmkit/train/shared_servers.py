@@ -20,8 +20,8 @@ from llmkit.distributed.notices import leave_notice, read_notice
 from llmkit.distributed.world import world
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.engines.inference.remote.contract import FleetEngine, Link, Server, SharedServers
+from llmkit.engines.servers.fronts import program_of
 from llmkit.errors import ConfigError, EngineError
-from llmkit.train.server_engines import program_of
 
 logger = logging.getLogger("llmkit.train")
 

@@ -99,7 +99,9 @@ def find(paths: Sequence[Path], wanted: Wanted, order: Order) -> Found:
 
 def mean_logprob(line: dict[str, Any]) -> float | None:
     """Of the sampled tokens; None of a line that does not have them."""
-    pairs = zip(line.get("logprobs") or (), line.get("loss_mask") or (), strict=True)
+    if not line.get("logprobs"):
+        return None
+    pairs = zip(line["logprobs"], line["loss_mask"], strict=True)
     known = [logprob for logprob, mask in pairs if mask and logprob is not None]
     return sum(known) / len(known) if known else None
 

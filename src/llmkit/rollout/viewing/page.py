@@ -101,10 +101,11 @@ def completion(line: Mapping[str, Any], tokens: Iterable[Token] | None) -> str:
 def token_html(token: Token) -> str:
     """One token with what is known of it."""
     piece = json.dumps(token.piece, ensure_ascii=False)
-    if token.probability is None:
-        return f'<span class="given" title="{text(f"id {token.id} · given · {piece}")}">{text(token.piece)}</span>'
-    told = (
-        f"id {token.id} · p {token.probability:.3g} · logprob {token.logprob:.4g} · version {token.version} · {piece}"
-    )
-    tenth = min(9, int(10 * token.probability))
-    return f'<span class="t p{tenth}" title="{text(told)}">{text(token.piece)}</span>'
+    parts = [f"id {token.id}"]
+    style = "t" if token.is_sampled else "given"
+    if token.probability is not None:
+        parts.append(f"p {token.probability:.3g} · logprob {token.logprob:.4g}")
+        style += f" p{min(9, int(10 * token.probability))}"
+    parts.append(f"version {token.version}" if token.is_sampled else "given")
+    told = text(" · ".join([*parts, piece]))
+    return f'<span class="{style}" title="{told}">{text(token.piece)}</span>'

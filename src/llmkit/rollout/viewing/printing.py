@@ -71,11 +71,11 @@ def _completion(line: dict[str, Any], tokens: list[Token] | None) -> Text:
         return Text(visible(line["completion"].strip()))
     text = Text()
     for token in tokens:
-        text.append(visible(token.piece), style=_style(token.probability))
+        text.append(visible(token.piece), style=_style(token))
     return text
 
 
-def _style(probability: float | None) -> str:
-    if probability is None:
-        return GIVEN
-    return next(style for least, style in STYLES if probability >= least)
+def _style(token: Token) -> str:
+    if token.probability is None:
+        return "" if token.is_sampled else GIVEN
+    return next(style for least, style in STYLES if token.probability >= least)

@@ -22,7 +22,7 @@ class Token:
 
     Attributes:
         piece: the text that it adds.
-        logprob: nats; None where it was given, not sampled.
+        logprob: nats; None where it was given, not sampled, or nobody asked for it.
         version: of the weights that drew it; None where it was given.
     """
 
@@ -30,6 +30,11 @@ class Token:
     piece: str
     logprob: float | None
     version: int | None
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether it was drawn, not given."""
+        return self.version is not None
 
     @property
     def probability(self) -> float | None:
@@ -42,7 +47,8 @@ def tokens_of(line: dict[str, Any], codec: TextCodec | None) -> list[Token] | No
     ids: Sequence[int] | None = line.get("completion_ids")
     if codec is None or ids is None:
         return None
-    columns = (ids, codec.pieces(ids), line["logprobs"], line["loss_mask"], line["versions"])
+    logprobs = line["logprobs"] or [None] * len(ids)
+    columns = (ids, codec.pieces(ids), logprobs, line["loss_mask"], line["versions"])
     return [
         Token(token_id, piece, logprob if mask else None, version if mask else None)
         for token_id, piece, logprob, mask, version in zip(*columns, strict=True)
