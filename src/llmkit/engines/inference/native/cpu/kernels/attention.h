@@ -32,6 +32,20 @@ struct HeadCache {
     char* block(int index) const { return base + size_t(table[index]) * block_bytes; }
 };
 
+// Blocks in the order in which they are read: keys from `first` to `last`, values of the same, and what comes after
+// them. Memory is slow to answer: what is AHEAD blocks away is asked for now.
+struct Path {
+    static constexpr int AHEAD = 4;
+    const HeadLayout& layout;
+    const HeadCache &cache, &following;
+    int first, last, following_first, following_last;
+    const char* keys(int b) const { return b < last ? cache.block(b) : values(b - last + first); }
+    const char* values(int b) const {
+        if (b < last) return cache.block(b) + layout.key_bytes;
+        return following.block(std::min(following_first + b - last, following_last));
+    }
+};
+
 template <class T>
 struct Query {
     const T* values;  // [dim]
@@ -39,36 +53,44 @@ struct Query {
     int begin, end;   // positions that it sees
 };
 
+// `key` and `value` have the head's numbers and zeros up to whole vectors.
 template <class T>
 inline void write_key(const HeadLayout& layout, char* block, int slot, const float* key) {
-    T* target = (T*)block + slot * UNIT<T>;
-    for (int i = 0; i < layout.dim; i++) assign(target[(i / UNIT<T>)*BLOCK * UNIT<T> + i % UNIT<T>], key[i]);
+    alignas(64) int32_t units[W];
+    for (int first = 0; first < layout.key_units; first += W / UNIT<T>) {
+        store((T*)units, load(key + first * UNIT<T>));
+        int32_t* target = (int32_t*)block + first * BLOCK + slot;
+        for (int u = 0; u < std::min(W / UNIT<T>, layout.key_units - first); u++) target[u * BLOCK] = units[u];
+    }
 }
 
 template <class T>
 inline void write_value(const HeadLayout& layout, char* block, int slot, const float* value) {
-    T* target = (T*)(block + layout.key_bytes) + (slot / UNIT<T>)*layout.value_dim * UNIT<T> + slot % UNIT<T>;
-    for (int i = 0; i < layout.dim; i++) assign(target[i * UNIT<T>], value[i]);
+    T* target = (T*)(block + layout.key_bytes) + slot / UNIT<T> * layout.value_dim * UNIT<T> + slot % UNIT<T>;
+    for (int i = 0; i < layout.value_dim; i += W) {
+        if constexpr (UNIT<T> == 2) store_every_second(target + i * 2, load(value + i));
+        else store(target + i, load(value + i));
+    }
 }
 
 // scores[r][(b - first) * BLOCK + t] for the blocks b of [first, last); rows of scores lie `stride` apart.
 template <class T, int R>
-inline void score(const HeadLayout& layout, const HeadCache& cache, const Query<T>* queries, int first, int last, float scale,
-                  float* scores, size_t stride) {
+inline void score(const Path& path, const Query<T>* queries, float scale, float* scores, size_t stride) {
     constexpr int V = BLOCK / W, PAIR = W == 16 ? 2 : 1;  // vectors of a block, blocks at a time
+    const int first = path.first, last = path.last;
     for (int b = first; b < last; b += PAIR) {
         const char *keys[PAIR], *next[PAIR];
         UNROLL
         for (int p = 0; p < PAIR; p++) {
-            keys[p] = cache.block(std::min(b + p, last - 1));
-            next[p] = cache.block(std::min(b + p + PAIR, last - 1));
+            keys[p] = path.cache.block(std::min(b + p, last - 1));
+            next[p] = path.keys(b + p + Path::AHEAD);
         }
         F sums[R][PAIR * V];
         UNROLL
         for (int r = 0; r < R; r++)
             UNROLL
             for (int v = 0; v < PAIR * V; v++) sums[r][v] = zero();
-        for (int u = 0; u < layout.key_units; u++) {
+        for (int u = 0; u < path.layout.key_units; u++) {
             UNROLL
             for (int p = 0; p < PAIR; p++) _mm_prefetch(next[p] + u * BLOCK * 4, _MM_HINT_T0);
             U key[PAIR * V];
@@ -104,16 +126,17 @@ inline float exponentials(float* scores, int count, int begin, int end, T* weigh
 
 // V vectors of the output from lane `lane` on, for R queries.
 template <class T, int R, int V>
-inline void blend(const HeadLayout& layout, const HeadCache& cache, const Query<T>* queries, int first, int end, const T* weights,
-                  size_t stride, const float* totals, int lane) {
+inline void blend(const Path& path, const Query<T>* queries, int end, const T* weights, size_t stride, const float* totals,
+                  int lane) {
+    const HeadLayout& layout = path.layout;
     F sums[R][V];
     UNROLL
     for (int r = 0; r < R; r++)
         UNROLL
         for (int v = 0; v < V; v++) sums[r][v] = zero();
-    for (int b = first; b * BLOCK < end; b++) {
-        const char* values = cache.block(b) + layout.key_bytes + lane * 4;
-        const char* next = cache.block((b + 1) * BLOCK < end ? b + 1 : b) + layout.key_bytes + lane * 4;
+    for (int b = path.first; b < path.last; b++) {
+        const char* values = path.cache.block(b) + layout.key_bytes + lane * 4;
+        const char* next = path.values(b + Path::AHEAD) + lane * 4;
         int tokens = std::min(BLOCK, end - b * BLOCK);
         for (int t = 0; t < tokens; t += UNIT<T>) {
             // The second token of a pair may never have been written: what lies there could be a NaN.
@@ -127,7 +150,7 @@ inline void blend(const HeadLayout& layout, const HeadCache& cache, const Query<
             }
             UNROLL
             for (int r = 0; r < R; r++) {
-                U weight = repeat_unit(weights + r * stride + (b - first) * BLOCK + t);
+                U weight = repeat_unit(weights + r * stride + (b - path.first) * BLOCK + t);
                 UNROLL
                 for (int v = 0; v < V; v++) sums[r][v] = dot<T>(sums[r][v], weight, value[v]);
             }
@@ -145,35 +168,39 @@ inline void blend(const HeadLayout& layout, const HeadCache& cache, const Query<
 }
 
 // scratch: QUERIES * stride floats of scores and as many weights, with stride >= the context rounded up to 2 blocks.
+template <class T>
+struct Scratch {
+    float* scores;
+    T* weights;
+    size_t stride;
+};
+
 template <class T, int R>
-inline void attend_rows(const HeadLayout& layout, const HeadCache& cache, const Query<T>* queries, float scale, float* scores,
-                        T* weights, size_t stride) {
+inline void attend_rows(Path path, const Query<T>* queries, float scale, const Scratch<T>& scratch) {
     int begin = queries[0].begin, end = queries[0].end;
     for (int r = 1; r < R; r++) begin = std::min(begin, queries[r].begin), end = std::max(end, queries[r].end);
-    int first = begin / BLOCK, last = (end + BLOCK - 1) / BLOCK;
-    score<T, R>(layout, cache, queries, first, last, scale, scores, stride);
+    path.first = begin / BLOCK, path.last = (end + BLOCK - 1) / BLOCK;
+    score<T, R>(path, queries, scale, scratch.scores, scratch.stride);
     float totals[R];
     UNROLL
     for (int r = 0; r < R; r++)
-        totals[r] = exponentials(scores + r * stride, (last - first) * BLOCK, queries[r].begin - first * BLOCK,
-                                 queries[r].end - first * BLOCK, weights + r * stride);
+        totals[r] = exponentials(scratch.scores + r * scratch.stride, (path.last - path.first) * BLOCK,
+                                 queries[r].begin - path.first * BLOCK, queries[r].end - path.first * BLOCK,
+                                 scratch.weights + r * scratch.stride);
     constexpr int V = W == 16 ? 4 : 2;
-    int lane = 0;
-    for (; lane + V * W <= layout.value_dim; lane += V * W)
-        blend<T, R, V>(layout, cache, queries, first, end, weights, stride, totals, lane);
-    for (; lane + 2 * W <= layout.value_dim; lane += 2 * W)
-        blend<T, R, 2>(layout, cache, queries, first, end, weights, stride, totals, lane);
-    for (; lane < layout.value_dim; lane += W)
-        blend<T, R, 1>(layout, cache, queries, first, end, weights, stride, totals, lane);
+    int lane = 0, width = path.layout.value_dim;
+    for (; lane + V * W <= width; lane += V * W) blend<T, R, V>(path, queries, end, scratch.weights, scratch.stride, totals, lane);
+    for (; lane + 2 * W <= width; lane += 2 * W) blend<T, R, 2>(path, queries, end, scratch.weights, scratch.stride, totals, lane);
+    for (; lane < width; lane += W) blend<T, R, 1>(path, queries, end, scratch.weights, scratch.stride, totals, lane);
 }
 
+// `path` need not know its first and last block.
 template <class T>
-inline void attend(const HeadLayout& layout, const HeadCache& cache, const Query<T>* queries, int count, float scale, float* scores,
-                   T* weights, size_t stride) {
+inline void attend(const Path& path, const Query<T>* queries, int count, float scale, const Scratch<T>& scratch) {
     switch (count) {
-        case 1: return attend_rows<T, 1>(layout, cache, queries, scale, scores, weights, stride);
-        case 2: return attend_rows<T, 2>(layout, cache, queries, scale, scores, weights, stride);
-        case 3: return attend_rows<T, 3>(layout, cache, queries, scale, scores, weights, stride);
-        case 4: return attend_rows<T, 4>(layout, cache, queries, scale, scores, weights, stride);
+        case 1: return attend_rows<T, 1>(path, queries, scale, scratch);
+        case 2: return attend_rows<T, 2>(path, queries, scale, scratch);
+        case 3: return attend_rows<T, 3>(path, queries, scale, scratch);
+        case 4: return attend_rows<T, 4>(path, queries, scale, scratch);
     }
 }

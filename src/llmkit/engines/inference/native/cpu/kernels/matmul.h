@@ -9,7 +9,8 @@ constexpr int TILE_N = 4;
 constexpr int TILE_M = W == 16 ? 4 : 2;  // what the registers hold
 constexpr int PANEL_ROWS = 64;           // rows that pass along TILE_N outputs in one call
 
-constexpr size_t AHEAD_BYTES = 4096;  // how far ahead of their use weights are fetched, at least
+constexpr int SPREAD_TILES = 4;          // so many tiles share the work of fetching what follows
+constexpr size_t AHEAD_BYTES = 4096;     // how far ahead of their use weights are fetched, at least
 
 // Results of TILE_N outputs for up to PANEL_ROWS rows; row m begins at m * TILE_N.
 struct Panel {
@@ -59,26 +60,33 @@ template <class T, int M, int FETCHED>
     }
 }
 
-// The first tiles of a product fetch the weights of the next one in the order of addresses, which is what memory is fast
-// at; the rows themselves are read side by side. The more tiles there are, the less each has to fetch.
-template <class T, int M, int FETCHED>
-[[gnu::always_inline]] inline int multiply_fetching(const T* a, size_t stride, const T* const* w, int k, float* out) {
-    constexpr int TILES = TILE_N / FETCHED;
-    size_t size = size_t(k) * TILE_N * sizeof(T), ahead = (AHEAD_BYTES + size - 1) / size * size;
-    for (int tile = 0; tile < TILES; tile++)
-        multiply_tile<T, M, FETCHED>(a + size_t(tile) * M * stride, stride, w, k, (const char*)w[0] + ahead + size / TILES * tile,
-                                     out + tile * M * TILE_N);
-    return TILES;
-}
+// A tile fetches its share of the weights that follow, and together the tiles of a product all of them, in the order of
+// addresses, which is what memory is fast at; the rows themselves are read side by side. A single tile fetches as it goes.
+template <class T>
+struct Following {
+    const char* begin;
+    size_t size;
+    Following(const T* w, int k) {
+        size = size_t(k) * TILE_N * sizeof(T);
+        begin = (const char*)w + (AHEAD_BYTES + size - 1) / size * size;
+    }
+    // The more of them are asked for at once, the longer the tile waits for activations that are not in the L1 cache.
+    void fetch(int tile, int tiles) const {
+        size_t part = (size / 64 + tiles - 1) / tiles * 64;
+        for (size_t i = 0; i < part; i += 64) _mm_prefetch(begin + part * tile + i, _MM_HINT_T0);
+    }
+};
 
 // `tiles` times M rows. A function of its own: inlined among others it runs out of registers.
 template <class T, int M>
 [[gnu::noinline]] void multiply_tiles(const T* a, size_t stride, int tiles, const T* const* w, int k, bool fetches, float* out) {
+    const Following<T> following(w[0], k);
     int tile = 0;
-    if (fetches && tiles >= 4) tile = multiply_fetching<T, M, 1>(a, stride, w, k, out);
-    else if (fetches) tile = multiply_fetching<T, M, 4>(a, stride, w, k, out);
-    for (; tile < tiles; tile++)
+    if (fetches && tiles < SPREAD_TILES) multiply_tile<T, M, TILE_N>(a, stride, w, k, following.begin, out), tile = 1;
+    for (; tile < tiles; tile++) {
+        if (fetches && tiles >= SPREAD_TILES) following.fetch(tile, tiles);
         multiply_tile<T, M, 0>(a + size_t(tile) * M * stride, stride, w, k, nullptr, out + tile * M * TILE_N);
+    }
 }
 
 // TILE_N outputs from output `n` on, of which those below `end` exist, for `rows` (1 to PANEL_ROWS) rows of `a`.

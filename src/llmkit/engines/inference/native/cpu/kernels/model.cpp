@@ -76,7 +76,7 @@ public:
                 error = said("block %d is not one of the %d of the cache", block, num_blocks_);
                 return false;
             }
-        std::memmove(cache_ + target * block_bytes_, cache_ + source * block_bytes_, block_bytes_);
+        for (int l = 0; l < shape_.num_layers; l++) std::memmove(layer_block(l, target), layer_block(l, source), layer_bytes_);
         return true;
     }
 
@@ -319,19 +319,29 @@ private:
     void prepare_head(const float* values, const float* norm, bool rotates, int64_t position, float* out) const {
         int width = shape_.head_dim, half = shape_.rotary_dim / 2;
         if (norm == nullptr) {
-            std::copy(values, values + width, out);
+            copy_head(values, out);
         } else {
-            float factor = inverse_rms(values, width);
-            for (int i = 0; i < width; i++) out[i] = values[i] * factor * norm[i];
+            F factor = set1(inverse_rms(values, width));
+            each_vector(width, [&](int i, int n) { store(out + i, mul(mul(load(values + i, n), factor), load(norm + i, n))); });
         }
         if (!rotates) return;
         const float *cosine = weights_.cosines + position * half, *sine = weights_.sines + position * half;
         float* other = out + half;
-        for (int i = 0; i < half; i++) {
-            float a = out[i], b = other[i];
-            out[i] = a * cosine[i] - b * sine[i];
-            other[i] = b * cosine[i] + a * sine[i];
-        }
+        each_vector(half, [&](int i, int n) {
+            F a = load(out + i, n), b = load(other + i, n), c = load(cosine + i, n), s = load(sine + i, n);
+            store(out + i, sub(mul(a, c), mul(b, s)), n);
+            store(other + i, add(mul(b, c), mul(a, s)), n);
+        });
+    }
+
+    void copy_head(const float* values, float* out) const {
+        each_vector(shape_.head_dim, [&](int i, int n) { store(out + i, load(values + i, n)); });
+    }
+
+    // `work(first, count)` for all of `width` numbers, vector by vector.
+    template <class Work>
+    static void each_vector(int width, Work work) {
+        for (int i = 0; i < width; i += W) work(i, std::min(W, width - i));
     }
 
     const float* projection(int token, int column) const {
@@ -345,7 +355,7 @@ private:
             int at = h * shape_.head_dim;
             prepare_head(projection(token, at), layer.query_norm, layer.rotates, step_.positions[token], head);
             T* out = queries_.data() + size_t(token) * query_width_ + at;
-            for (int i = 0; i < shape_.head_dim; i++) assign(out[i], head[i]);
+            each_vector(shape_.head_dim, [&](int i, int n) { store(out + i, load(head + i), n); });
         }
     }
 
@@ -359,12 +369,23 @@ private:
             int at = query_width_ + h * shape_.head_dim;
             prepare_head(projection(token, at), layer.key_norm, layer.rotates, position, head);
             write_key<T>(layout_, block, slot, head);
-            write_value<T>(layout_, block, slot, projection(token, at + key_width_));
+            copy_head(projection(token, at + key_width_), head);
+            write_value<T>(layout_, block, slot, head);
         }
     }
 
+    // All blocks of a layer lie together: what a sequence has in a layer is then often in one piece, and memory that is
+    // read in long pieces is twice as fast.
+    char* layer_block(int l, int block) const { return cache_ + (size_t(l) * num_blocks_ + block) * layer_bytes_; }
+
     HeadCache head_cache(int sequence, int l, int head) const {
-        return {cache_ + l * layer_bytes_ + head * layout_.bytes(), block_bytes_, step_.block_tables + size_t(sequence) * step_.table_width};
+        return {layer_block(l, 0) + head * layout_.bytes(), layer_bytes_, step_.block_tables + size_t(sequence) * step_.table_width};
+    }
+
+    // Where the keys begin that a token sees.
+    int first_block(int l, int token) const {
+        int window = layers_[l].window, end = int(step_.positions[token]) + 1;
+        return window > 0 ? std::max(0, end - window) / BLOCK : 0;
     }
 
     void attend_all(int thread, int l, bool is_last) {
@@ -376,19 +397,24 @@ private:
                 write_queries(token, l, 0, shape_.num_heads);
                 write_cache(token, l, 0, shape_.num_kv_heads);
             });
-        team_->share(int(spans.size()) * shape_.num_kv_heads, [&](int piece) {
+        const int pieces = int(spans.size()) * shape_.num_kv_heads;
+        team_->share(pieces, [&](int piece) {
             const Span& span = spans[piece / shape_.num_kv_heads];
             int head = piece % shape_.num_kv_heads;
             if (at_once) {
                 write_queries(span.token, l, head * group_, (head + 1) * group_);
                 write_cache(span.token, l, head, head + 1);
             }
-            attend_span(thread, l, span, head);
+            const Span& following = spans[std::min(piece + 1, pieces - 1) / shape_.num_kv_heads];
+            attend_span(thread, l, span, head, following, (piece + 1) % shape_.num_kv_heads);
         });
     }
 
-    void attend_span(int thread, int l, const Span& span, int kv_head) {
-        HeadCache cache = head_cache(span.sequence, l, kv_head);
+    // `following` and its head are what is probably next, and only looked ahead at.
+    void attend_span(int thread, int l, const Span& span, int kv_head, const Span& following, int following_head) {
+        HeadCache cache = head_cache(span.sequence, l, kv_head), next = head_cache(following.sequence, l, following_head);
+        Path path{layout_, cache, next, 0, 0, first_block(l, following.token), int(step_.positions[following.token]) / BLOCK};
+        Scratch<T> scratch{scores_[thread].data(), weights_of_[thread].data(), context_};
         int window = layers_[l].window, rows = span.count * group_;
         for (int first = 0; first < rows; first += QUERIES) {
             Query<T> queries[QUERIES];
@@ -400,7 +426,7 @@ private:
                 queries[r] = {queries_.data() + size_t(span.token + offset) * query_width_ + at,
                               attended_.data() + size_t(span.row + offset) * query_width_ + at, window > 0 ? std::max(0, end - window) : 0, end};
             }
-            attend<T>(layout_, cache, queries, count, shape_.attention_scale, scores_[thread].data(), weights_of_[thread].data(), context_);
+            attend<T>(path, queries, count, shape_.attention_scale, scratch);
         }
     }
 

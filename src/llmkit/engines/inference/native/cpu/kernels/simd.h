@@ -101,6 +101,8 @@ inline __m256i round_to_bf16(F v) {
     return _mm512_cvtepi32_epi16(rounded);
 }
 #endif
+// Into every second number: what is between them may be written by another thread meanwhile.
+inline void store_every_second(bf16* p, F v) { _mm512_mask_storeu_epi16(p, 0x55555555, _mm512_cvtepu16_epi32(round_to_bf16(v))); }
 inline void store(bf16* p, F v) { _mm256_storeu_si256((__m256i*)p, round_to_bf16(v)); }
 inline void store(bf16* p, F v, int n) { _mm256_mask_storeu_epi16(p, (1u << n) - 1, round_to_bf16(v)); }
 inline F load(const bf16* p) {
@@ -215,6 +217,11 @@ inline void store(bf16* p, F v, int n) {
     bf16 values[8];
     store(values, v);
     std::memcpy(p, values, 2 * n);
+}
+inline void store_every_second(bf16* p, F v) {
+    bf16 values[8];
+    store(values, v);
+    for (int i = 0; i < 8; i++) p[2 * i] = values[i];
 }
 inline F load(const bf16* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
