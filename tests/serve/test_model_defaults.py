@@ -67,6 +67,7 @@ def test_without_the_file_sampling_is_plain(model):
         ([], "not a JSON object"),
         ({"temperature": -1}, "temperature=-1: must be 0 or more"),
         ({"top_p": "high"}, "top_p='high' is no number"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: must be a whole number, 1 or more"),
         ({"top_k": 2.5}, "top_k=2.5: must be a whole number"),
         ({"eos_token_id": [2, 512]}, "eos_token_id=[2, 512]: 512 is no token of this model"),
     ],
@@ -75,6 +76,24 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(model, settings, problem)
     with pytest.raises(ModelError, match="model_defaults=false") as refused:
         read(model, settings)
     assert f"generation_config.json: {problem}" in str(refused.value)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(7, 7), (10_000, 100), (None, 100)])
+def test_an_answer_of_no_given_length_has_at_most_the_tokens_that_the_model_names(model, own, expected):
+    defaults = read(model, {"max_new_tokens": own})
+    run = resolve(
+        ServeRun, command="serve", overrides=["engine.name=echo", "limits.max_new_tokens=100"], environ={}
+    ).run
+
+    async def lengths() -> tuple[int, int]:
+        service = await open_service(run)
+        service.defaults = defaults
+        try:
+            return service.new_tokens(10, None), service.new_tokens(10, 50)
+        finally:
+            await service.close()
+
+    assert asyncio.run(lengths()) == (expected, 50)
 
 
 PLAIN = """

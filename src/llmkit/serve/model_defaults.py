@@ -21,6 +21,7 @@ class ModelDefaults:
     """For requests that do not say; the names and meanings are those of SamplingParams.
 
     Attributes:
+        max_new_tokens: None where the model names none; it bounds no request that says how many it wants.
         end_ids: more tokens that end an answer.
     """
 
@@ -30,6 +31,7 @@ class ModelDefaults:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     end_ids: tuple[int, ...] = ()
+    max_new_tokens: int | None = None
 
 
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -38,8 +40,10 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "top_p": ("above 0, and at most 1", lambda value: 0 < value <= 1),
     "min_p": ("0 to 1", lambda value: 0 <= value <= 1),
     "repetition_penalty": ("above 0", lambda value: value > 0),
+    "max_new_tokens": ("a whole number, 1 or more", lambda value: value >= 1 and value == int(value)),
 }
 """What each value may be."""
+WHOLE = ("top_k", "max_new_tokens")
 
 
 def given(value: T | None, default: T) -> T:
@@ -81,7 +85,7 @@ def read_defaults(model: ModelConfig, num_ids: int) -> ModelDefaults:
             raise _refused(path, f"{name}={value!r} is no number")
         if not is_fine(value):
             raise _refused(path, f"{name}={value!r}: must be {meaning}")
-        values[name] = int(value) if name == "top_k" else float(value)
+        values[name] = int(value) if name in WHOLE else float(value)
     return ModelDefaults(**values, end_ids=_end_ids(settings.get("eos_token_id"), path, num_ids))
 
 

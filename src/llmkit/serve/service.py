@@ -166,7 +166,7 @@ class Service:
             raise bad_request(f"{wrong} is no token of this model; its ids are below {self.codec.num_ids}", param)
 
     def new_tokens(self, prompt_size: int, wanted: int | None, param: str = "max_tokens") -> int:
-        """How many tokens a completion may have; unset is what the context and the limits leave.
+        """How many tokens a completion may have; unset is what the model's settings, the context and the limits leave.
 
         Raises:
             ApiError: 400, it is more than that.
@@ -174,7 +174,7 @@ class Service:
         context, most = self.engine.context_length, self.limits.max_new_tokens
         room = most if context is None else max(1, context - prompt_size)
         if wanted is None:
-            return min(room, most)
+            return min(room, most, self.defaults.max_new_tokens or most)
         if wanted > most:
             raise bad_request(f"{param}={wanted} is more than the {most} that this server allows", param)
         if context is not None and prompt_size + wanted > context:

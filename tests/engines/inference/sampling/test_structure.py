@@ -286,3 +286,23 @@ def test_a_vocabulary_of_whole_words_writes_what_it_can_spell(tokenizer_of: Toke
 def test_a_tokenizer_that_cannot_be_read_is_refused(tokenizer_of: TokenizerOf):
     with pytest.raises(RequestError, match="structured output cannot read this model's tokenizer"):
         SamplerState(SamplingParams(structure=Structure("json")), 0, [1], make_context(tokenizer_of("word_piece")))
+
+
+@pytest.mark.parametrize(
+    ("structure", "opening"), [(Structure("json"), "["), (Structure("json_schema", '{"type": "object"}'), '{"a":')]
+)
+def test_json_without_a_schema_has_an_end_to_its_brackets(structure, opening):
+    tokenizer = make_embedded_tokenizer()
+    context = make_context(tokenizer)
+
+    def fits(text: str) -> bool:
+        state = SamplerState(SamplingParams(structure=structure), 0, [1], context)
+        for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+            state.accept(token)
+        assert state.structure is not None
+        return not state.structure.error
+
+    closing = {"[": "]", '{"a":': "}"}[opening]
+    assert fits(opening * 15 + "1" + closing * 15)
+    assert fits('{"a": [1, {"b": null}], "c": "d"}')
+    assert not fits(opening * 18)

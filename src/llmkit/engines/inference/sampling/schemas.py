@@ -13,6 +13,9 @@ from llmkit.types import Structure
 
 ITEM_SEPARATOR, KEY_SEPARATOR = ", ?", ": ?"
 """All the blanks that JSON gets, on one line: a weak model that may write more does so until it is cut off."""
+MAX_FREE_DEPTH = 16
+"""How deep JSON may be that has no schema: a weak model opens bracket after bracket until it is cut off."""
+SCALARS, NESTING = ("string", "number", "boolean", "null"), ("array", "object")
 MAX_SUBSCHEMAS = 200
 """Parts of a schema that are tried one by one when it is refused."""
 
@@ -42,14 +45,14 @@ def source_of(structure: Structure) -> Source:
 
 
 def _json(text: str) -> Source:
-    return Source(_from_schema({}), lambda problem: f"json: {problem}")
+    return Source(_from_schema(_free({})), lambda problem: f"json: {problem}")
 
 
 def _json_schema(text: str) -> Source:
     schema = _parsed(text, "json_schema")
     if not isinstance(schema, dict | bool):
         raise RequestError(f"json_schema: a schema is an object, not {text[:60]}")
-    return Source(_from_schema(schema), lambda problem: f"json_schema: {_place(schema, problem)}: {problem}")
+    return Source(_from_schema(_free(schema)), lambda problem: f"json_schema: {_place(schema, problem)}: {problem}")
 
 
 def _regex(text: str) -> Source:
@@ -84,6 +87,19 @@ def _parsed(text: str, kind: str) -> Any:
         raise RequestError(f"{kind}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
     except RecursionError:
         raise RequestError(f"{kind}: nested too deeply") from None
+
+
+def _free(schema: Any) -> Any:
+    """A schema that asks for any value, or any object, with a bound on how deep it may be; others as they are."""
+    if schema not in ({}, True, {"type": "object"}):
+        return schema
+    levels: dict[str, Any] = {"level0": {"type": SCALARS}}
+    for level in range(1, MAX_FREE_DEPTH):
+        below = {"$ref": f"#/$defs/level{level - 1}"}
+        levels[f"level{level}"] = {"type": [*SCALARS, *NESTING], "items": below, "additionalProperties": below}
+    top = {"$ref": f"#/$defs/level{MAX_FREE_DEPTH - 1}"}
+    kinds = ["object"] if schema == {"type": "object"} else [*SCALARS, *NESTING]
+    return {"type": kinds, "items": top, "additionalProperties": top, "$defs": levels}
 
 
 def _from_schema(schema: Any) -> str:
