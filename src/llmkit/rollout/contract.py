@@ -17,7 +17,7 @@ class Reward(Protocol):
     crash or eat memory, and costs one rollout. A plugin's front may have, besides `Config` and `build`:
 
     - `IN_PROCESS = True`: call it in the run's own process; it is quick, or `async` with deadlines of its own. If it
-      has an `async` method `close`, that is called at the end of the run.
+      has `async` methods `open` and `close`, they are called before the first rollout and at the end.
     - `quick(config, rollout) -> float | None`: a reward that is certain without slow or dangerous work; None leaves the
       rollout to the child process.
     """

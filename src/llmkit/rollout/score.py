@@ -4,7 +4,7 @@ import inspect
 import math
 from typing import SupportsFloat
 
-from llmkit.errors import RewardError
+from llmkit.errors import ConfigError, ModelError, PluginError, RewardError
 from llmkit.rollout.contract import Reward
 from llmkit.types import Rollout
 
@@ -20,13 +20,14 @@ async def score(reward: Reward, rollout: Rollout, name: str | None = None) -> fl
         name: of the reward, for errors; None is what Python calls it.
     Raises:
         RewardError: the reward raised, or returned something else; names the reward, the row and the completion.
+        LLMKitError: it cannot work at all, since something is not installed or set wrongly.
     """
     name = name or str(getattr(reward, "__name__", type(reward).__name__))
     try:
         value = reward(rollout)
         if inspect.isawaitable(value):
             value = await value
-    except RewardError:
+    except (RewardError, ConfigError, ModelError, PluginError):
         raise
     except Exception as error:
         # A reward is foreign code and may raise anything.

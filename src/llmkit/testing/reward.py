@@ -51,6 +51,12 @@ class RewardContract(FrontContract):
             _score(reward, one)
             assert one == before
 
+    def test_what_it_knows_quickly_is_what_it_says(self) -> None:
+        quick = getattr(self.plugin(), "quick", None)
+        reward, config = self.build(), self.config()
+        for one in self.rollouts if quick is not None else ():
+            assert quick(config, one) in (None, _score(reward, one))
+
     def test_better_completions_earn_more(self) -> None:
         reward = self.build()
         for better, worse in self.better:

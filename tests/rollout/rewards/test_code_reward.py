@@ -1,12 +1,17 @@
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmkit.errors import RewardError
+from llmkit.config.scoring import ScoringConfig
+from llmkit.config.sending import section_of
+from llmkit.errors import ConfigError, RewardError
 from llmkit.rollout.rewards.code import Config, build
 from llmkit.rollout.rewards.code_tests import last_program
+from llmkit.rollout.sandbox import sandbox
 from llmkit.rollout.sandbox.config import SandboxConfig
+from llmkit.rollout.scoring.scorer import Scorer
 from llmkit.testing.samples import rollout
 
 SANDBOX = SandboxConfig(timeout_seconds=20, allow_unisolated=True)
@@ -46,8 +51,7 @@ def test_the_share_of_tests_may_count():
     ],
 )
 def test_a_program_that_does_not_get_to_its_tests_has_not_passed(program: str):
-    sandbox = SandboxConfig(timeout_seconds=3, allow_unisolated=True)
-    reward = build(Config(sandbox=sandbox))
+    reward = build(Config(sandbox=SandboxConfig(timeout_seconds=3, allow_unisolated=True)))
     one = rollout(f"```python\n{program}\n```", tests=TESTS[:1])
 
     async def scored() -> float:
@@ -78,3 +82,21 @@ def test_the_last_block_of_python_is_the_program():
 def test_a_row_without_tests_is_named(tests: Any):
     with pytest.raises(RewardError, match=r"^rows\.jsonl:1: no tests for the reward 'code' in the column 'tests'"):
         value("a = 1", tests)
+
+
+def test_a_machine_that_cannot_isolate_is_told_before_anything_is_scored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    jail = tmp_path / "jail.py"
+    jail.write_text(sandbox.JAIL.read_text().replace("libc.unshare(", "-1 or libc.unshare("))
+    monkeypatch.setattr(sandbox, "JAIL", jail)
+
+    async def start() -> None:
+        scorer = Scorer(section_of("rewards", {"name": "code"}), ScoringConfig.model_validate({}))
+        try:
+            await scorer.start()
+        finally:
+            await scorer.close()
+
+    with pytest.raises(ConfigError, match="Code cannot be isolated here"):
+        asyncio.run(start())

@@ -260,6 +260,12 @@ class TestSums:
         assert [one.reward for one in rollouts] == pytest.approx([2.0, -2.0, 0.0, 0.0], abs=1e-4)
         assert rollouts[0].rewards == {"size": 6.0, "gsm8k": 1.0}
 
+    def test_lone_rollouts_are_not_standardized(self):
+        reward = section("sum", normalize=True, rewards=[{"reward": "gsm8k", "weight": 3.0}])
+        rollouts = [rollout("#### 7"), rollout("#### 8")]
+        rollouts[1].group_id = 1
+        assert [one.reward for one in score(reward, rollouts)] == [3.0, 0.0]
+
     def test_a_discount_multiplies_the_reward_and_not_what_is_kept_by_name(self):
         one = rollout("#### 7")
         one.discount = 0.5

@@ -54,6 +54,14 @@ class CodeReward:
         self._config = config
         self._sandbox = Sandbox(config.sandbox)
 
+    async def open(self) -> None:
+        """Find out whether programs can be isolated.
+
+        Raises:
+            ConfigError: they cannot, and that is not allowed.
+        """
+        await self._sandbox.start()
+
     async def __call__(self, rollout: Rollout) -> float:
         """1 when all tests pass, or the share of those that do.
 

@@ -17,9 +17,12 @@ def combine(rollouts: Sequence[Rollout], parts: Sequence[Part], *, normalize: bo
 
     Args:
         normalize: take off each value its mean in the group, and divide by its deviation there (arXiv:2601.05242,
-            GDPO), so that a reward of wide range does not drown the others.
+            GDPO), so that a reward of wide range does not drown the others. Where every rollout is alone, as in
+            evaluations, there is nothing to compare with, and values stay as they are.
     """
     scored = [rollout for rollout in rollouts if rollout.reward_error is None]
+    groups = _groups(rollouts)
+    normalize = normalize and len(groups) < len(rollouts)
     for group in _groups(scored) if normalize else [scored]:
         columns = [[one.rewards[part.name] * one.discount for one in group] for part in parts]
         if normalize:

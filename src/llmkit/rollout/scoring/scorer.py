@@ -50,6 +50,10 @@ class Scorer:
         Raises:
             LLMKitError: a reward cannot be built.
         """
+        for reward in self._here.values():
+            opening: Any = getattr(reward, "open", None)
+            if opening is not None:
+                await opening()
         if self._needs_children:
             try:
                 await self._children.start()
