@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The environments of server engines that tests use are part of .venv, and not those of the user.
+ENGINES := LLMKIT_DATA=$(CURDIR)/$(VENV)/data
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test test-slow test-engines test-vllm check format clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## Install llmkit and train a small model by reinforcement learning
 	$(BIN)/llmkit train grpo --preset gsm8k-tiny
@@ -18,6 +20,15 @@ test: $(VENV)/installed-dev ## Run the tests
 
 test-slow: $(VENV)/installed-dev ## Run the tests that take minutes, many processes or Node
 	$(BIN)/python -m pytest -m slow
+
+test-engines: $(VENV)/data/engines/vllm.json $(VENV)/data/engines/sglang.json ## Install vLLM and SGLang, each in an environment of its own, and run the tests that need them
+	$(ENGINES) $(BIN)/python -m pytest -m engines
+
+test-vllm: $(VENV)/data/engines/vllm.json ## The same with vLLM alone
+	$(ENGINES) $(BIN)/python -m pytest -m engines -k 'not sglang'
+
+$(VENV)/data/engines/%.json: | $(VENV)/installed-dev
+	$(ENGINES) $(BIN)/llmkit engines install $*
 
 check: $(VENV)/installed-dev ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check
@@ -40,5 +51,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[dev,serve,math,tensorboard,wandb,adapters,quantization,torchao,gguf]'
+	$(INSTALL) --editable '.[dev,serve,math,tensorboard,wandb,adapters,quantization,torchao,gguf]' \
+		--editable plugins/llmkit-vllm --editable plugins/llmkit-sglang
 	touch $@
