@@ -98,7 +98,12 @@ def write_command(
     for path, value in added.entries.items():
         put(draft.document, path, value)
     paths = {"PYTHONPATH": os.pathsep.join(added.python_path)} if added.python_path else {}
-    words = [part.format(python=found, program=found, config=config_path) for part in program.command]
+    if program.config_variable:
+        paths[program.config_variable] = str(config_path)
+    if program.config_flag:
+        draft.arguments += [program.config_flag, str(config_path)]
+    names = {"python": found, "program": found, "bin": Path(found).parent, "config": config_path}
+    words = [part.format(**names) for part in program.command]
     return Command(
         arguments=(*words, *draft.bare, *draft.arguments, *added.arguments, *extra_args),
         variables=draft.variables | paths | dict(added.variables),
@@ -162,7 +167,8 @@ def spelled(flag: str) -> str:
 
 def _check_extra(program: Program, owners: Mapping[str, Option], more: Additions, extra_args: Sequence[str]) -> None:
     """Refuse extra arguments that llmkit writes too: the program would take one of the two."""
-    fixed = {spelled(word.partition("=")[0]) for word in more.arguments if word.startswith("-")}
+    written = [*more.arguments, program.config_flag]
+    fixed = {spelled(word.partition("=")[0]) for word in written if word.startswith("-")}
     for word in extra_args:
         if not word.startswith("-"):
             continue

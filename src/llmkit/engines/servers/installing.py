@@ -122,7 +122,7 @@ def _add_metadata(python: Path, package: str, version: str) -> None:
     """Tell the environment that a package is there which is there under another name."""
     command = [str(python), "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    directory = Path(done.stdout.strip()) / f"{package}-{version}.dist-info"
+    directory = Path(done.stdout.strip()) / f"{package.replace('-', '_')}-{version}.dist-info"
     directory.mkdir(exist_ok=True)
     (directory / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
     (directory / "INSTALLER").write_text("llmkit\n")

@@ -129,18 +129,19 @@ def plan_servers(
     layout = lay_out(program, config, context.device.device, context.device.threads)
     model = look_at_model(context.model, program.title)
     options = options_of(config, context, model, layout.device)
+    files = {"model": program.model_file(config, context.model), "chat_template": door.chat_template}
+    options |= {name: str(path) for name, path in files.items() if path is not None}
     ports = [door.port] if door.port is not None else free_ports(config.dp)
     commands: list[Command] = []
     for index, port in enumerate(ports):
         situation = Situation(
-            options=options | {"host": door.host, "port": port}
-            | ({} if door.chat_template is None else {"chat_template": str(door.chat_template)}),
+            options=options | {"host": door.host, "port": port},
             device=layout.device,
             slots=layout.servers[index],
             architecture=model.architecture,
             for_training=context.policy is not None,
             context_length=model.context_length,
-        )  # fmt: skip
+        )
         check_options(program, config, situation)
         command = write_command(
             program,

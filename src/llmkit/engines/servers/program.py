@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from llmkit.config.schema import ModelConfig
 
 Device = Literal["cpu", "cuda", "npu"]
 
@@ -167,6 +170,11 @@ def nothing_more(situation: Situation) -> Additions:
     return Additions()
 
 
+def no_file(config: Any, model: ModelConfig) -> Path | None:
+    """The model's directory."""
+    return None
+
+
 def nothing_wrong(situation: Situation) -> list[str]:
     """No objections."""
     return []
@@ -179,8 +187,8 @@ class Program:
     Attributes:
         name: of the engine plugin.
         title: as its makers write it.
-        command: what is run; `{python}` is the environment's interpreter, `{program}` the `executable`,
-            `{config}` the configuration file.
+        command: what is run; `{python}` is the environment's interpreter and `{bin}` its directory, `{program}` the
+            `executable`, `{config}` the configuration file.
         options: where each option goes. One that is not here cannot be set.
         module: what the environment must be able to import; empty for a program that is no Python package.
         package: the package whose version counts; empty where none does.
@@ -189,9 +197,12 @@ class Program:
         option_devices: options that it knows on one device only.
         additions: what it always needs, or needs on this machine.
         objections: what is wrong with a situation and how to mend it; nothing is started then.
+        model_file: what it loads, by the engine's settings and the model; None is the model's directory.
         aliases: other spellings of its flags -> the spelling in `options`; of a bare argument, the option's name.
         choices: the only values of an option.
-        config_name: name of its configuration file; empty where it has none.
+        config_name: name of its configuration file, which is JSON; empty where it has none.
+        config_flag: argument that leads to that file; empty where it is part of `command`, or a variable does.
+        config_variable: environment variable that leads to it.
         config_base: what is in that file besides options and additions.
         ready_path: answers 200 when the server takes requests.
         stages: what its log says of its start, in order.
@@ -212,9 +223,12 @@ class Program:
     option_devices: Mapping[Option, Device] = field(default_factory=dict)
     additions: Callable[[Situation], Additions] = nothing_more
     objections: Callable[[Situation], list[str]] = nothing_wrong
+    model_file: Callable[[Any, ModelConfig], Path | None] = no_file
     aliases: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[Option, tuple[Any, ...]] = field(default_factory=dict)
     config_name: str = ""
+    config_flag: str = ""
+    config_variable: str = ""
     config_base: Mapping[str, Any] = field(default_factory=dict)
     ready_path: str = "/health"
     stages: tuple[Stage, ...] = ()
