@@ -119,7 +119,7 @@ def test_an_environment_that_is_not_whole_is_described(tmp_path, wheels):
         "smallengine cannot be imported: ModuleNotFoundError: No module named 'no_such_module'",
     )
     (site / "smallengine.py").write_text("")
-    for path in (site / "small-metadata-1.0.dist-info").iterdir():
+    for path in (site / "small_metadata-1.0.dist-info").iterdir():
         path.unlink()
     (fault,) = probe(PROGRAM, environment.python).faults
     assert fault.startswith("there is no metadata of the package small-metadata")
