@@ -85,7 +85,7 @@ class SGLangDialect:
             seed and draws with other random numbers.
         """
         self._repeats_seeds = repeats_seeds
-        self._has_warned = False
+        self._warned: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -98,8 +98,6 @@ class SGLangDialect:
         check_unknown(self.name, sampling, ("banned_token_ids", "allowed_token_ids"))
         limits = {"presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0), "repetition_penalty": (1e-6, 2.0)}
         check_ranges(self.name, sampling, limits)
-        if sampling.top_k and sampling.top_p < 1 and sampling.temperature > 0:
-            raise refuse(self.name, "top_p", sampling.top_p, "takes it of all tokens, not of those that top_k leaves")
         if sampling.repetition_penalty != 1 and (sampling.presence_penalty or sampling.frequency_penalty):
             raise refuse(
                 self.name, "repetition_penalty", sampling.repetition_penalty, "applies it after the other penalties"
@@ -111,9 +109,16 @@ class SGLangDialect:
         if request.cache_salt:
             raise refuse(self.name, "cache_salt", request.cache_salt, "shares its cache among all requests")
         check_logprobs(self.name, sampling, _served(self.name, sampling), "sample without what changes them")
-        if sampling.seed is not None and not self._repeats_seeds and not self._has_warned:
-            self._has_warned = True
-            logger.warning("seed has no effect: SGLang repeats draws only with --enable-deterministic-inference")
+        if sampling.seed is not None and not self._repeats_seeds:
+            self._warn("seed has no effect: SGLang repeats draws only with --enable-deterministic-inference")
+        if sampling.top_k and sampling.top_p < 1 and sampling.temperature > 0:
+            self._warn("top_p with top_k: SGLang takes the share of all tokens, not of those that top_k leaves")
+
+    def _warn(self, text: str) -> None:
+        """Once: these differences are in every request of many models, and too small to serve none of them."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning(text)
 
     async def facts(self, link: Link) -> ServerFacts:
         """See `Dialect.facts`."""
