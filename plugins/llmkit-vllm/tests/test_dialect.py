@@ -40,6 +40,7 @@ class RecordingLink:
     def __init__(self, answer: Any = ANSWER) -> None:
         self.server = Server(0, "http://test", "m")
         self.answer = answer
+        self.num_streams = 0
         self.sent: list[tuple[str, dict[str, Any]]] = []
 
     async def call(self, path: str, body: Any = None, *, kind: Any = Any, **others: Any) -> Any:
@@ -84,6 +85,23 @@ def test_everything_that_could_have_a_default_is_said():
 def test_a_stream_is_asked_for_only_where_it_can_have_what_is_wanted():
     plain, scored = SamplingParams(), SamplingParams(prompt_logprobs=True)
     assert [ask(GenerationRequest([5], one), whole=False)[1]["stream"] for one in (plain, scored)] == [True, False]
+
+
+def test_many_streams_come_in_larger_pieces():
+    link = RecordingLink()
+    for num_streams, together in ((0, 1), (16, 2), (64, 5), (1000, 8)):
+        link.num_streams = num_streams
+        assert ask(GenerationRequest([5], SamplingParams()), link, whole=False)[1]["stream_interval"] == together
+
+
+def test_logprobs_that_nobody_looks_at_are_not_asked_for():
+    answer = json.loads(json.dumps(ANSWER))
+    answer["choices"][0]["logprobs"] = None
+    (delta,), body = ask(GenerationRequest([5], SamplingParams(logprob_kind="any")), RecordingLink(answer))
+    assert "logprobs" not in body
+    assert [score.logprob for score in delta.scores] == [None, None]
+    with pytest.raises(EngineError, match="2 tokens came with 0 logprobs"):
+        ask(GenerationRequest([5], SamplingParams()), RecordingLink(answer))
 
 
 def test_several_greedy_completions_are_several_prompts():

@@ -23,6 +23,9 @@ from llmkit.types import Structure
 
 LEAST_TEMPERATURE = 0.01
 """Below it, and above 0, vLLM draws with this one instead."""
+STREAMS_PER_TOKEN, MOST_TOGETHER = 16, 8
+"""With so many streams open, an event holds one token more, up to a most: events cost the server more than tokens do.
+The first token of a completion comes at once all the same."""
 MOST_BIAS = 100.0
 """Larger ones are cut to it."""
 
@@ -144,10 +147,11 @@ def _body(link: Link, request: GenerationRequest) -> dict[str, Any]:
         "stop_token_ids": list(sampling.stop_token_ids),
         # A structure ends with the model's end token; what else ends a completion is in the request.
         "ignore_eos": sampling.structure is None,
-        "logprobs": sampling.num_top_logprobs,
-        "return_tokens_as_token_ids": True,
         "return_token_ids": True,
+        "stream_interval": min(MOST_TOGETHER, 1 + link.num_streams // STREAMS_PER_TOKEN),
     }
+    if sampling.wants_logprobs:
+        body |= {"logprobs": sampling.num_top_logprobs, "return_tokens_as_token_ids": True}
     if count > 1 and sampling.temperature == 0:
         # It refuses several greedy completions of one prompt; of several equal prompts it does not.
         body |= {"n": 1, "prompt": [prompt] * count}

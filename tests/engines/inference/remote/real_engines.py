@@ -1,7 +1,7 @@
 """Real vLLM and SGLang servers of one small model, and what is asked of both."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -238,6 +238,6 @@ class OverRealServers(EngineContract):
         self.run(story)
 
 
-async def _settled(tasks: list["asyncio.Future[Any]"]) -> list["asyncio.Future[Any]"]:
+async def _settled(tasks: Sequence["asyncio.Future[Any]"]) -> Sequence["asyncio.Future[Any]"]:
     await asyncio.gather(*tasks, return_exceptions=True)
     return tasks

@@ -34,7 +34,8 @@ ABORT = {"count": 0}
 
 
 def tokens(body: dict[str, Any], index: int) -> list[int]:
-    prompts = body["prompt"] if isinstance(body["prompt"], list) else [ord(letter) for letter in body["prompt"]]
+    text: Any = body["prompt"]
+    prompts: Any = text if isinstance(text, list) else [ord(letter) for letter in text]
     if prompts and isinstance(prompts[0], list):
         prompts, index = prompts[index], 0
     start = sum(prompts) + 31 * ((body.get("seed") or 0) + index) + 1000 * STATE["weights"]

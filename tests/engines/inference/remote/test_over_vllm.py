@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import pytest
@@ -49,7 +49,9 @@ class TestOverVLLM(OverRealServers):
 
     def test_a_kind_of_logprobs_that_it_has_not_is_refused(self) -> None:
         async def story(engine: InferenceEngine) -> None:
-            for temperature, kind in ((0.5, "scaled"), (0.5, "raw")):
+            temperature = 0.5
+            kinds: tuple[Literal["raw", "scaled"], ...] = ("raw", "scaled")
+            for kind in kinds:
                 sampling = SamplingParams(max_new_tokens=16, temperature=temperature, logprob_kind=kind, seed=4)
                 try:
                     completion = await engine.generate(self.prompt, sampling)

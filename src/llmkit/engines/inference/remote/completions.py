@@ -98,7 +98,9 @@ def _delta(link: Link, choice: Choice, request: GenerationRequest, version: int,
     token_ids = choice.token_ids
     if token_ids is None:
         raise EngineError(f"{link.server.url}: {PHASE}: it answers without token ids (return_token_ids)")
-    logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else []
+    logprobs: Sequence[float | None] = choice.logprobs.token_logprobs if choice.logprobs is not None else []
+    if choice.logprobs is None and not request.sampling.wants_logprobs:
+        logprobs = [None] * len(token_ids)
     if len(logprobs) != len(token_ids):
         raise EngineError(f"{link.server.url}: {PHASE}: {len(token_ids)} tokens came with {len(logprobs)} logprobs")
     num_top = request.sampling.num_top_logprobs

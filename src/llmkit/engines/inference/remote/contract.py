@@ -65,6 +65,11 @@ class Link(Protocol):
         """Whom it leads to."""
         ...
 
+    @property
+    def num_streams(self) -> int:
+        """Streams of events that are open: with many, each may come in larger pieces."""
+        ...
+
     async def call(
         self,
         path: str,

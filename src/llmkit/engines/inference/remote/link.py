@@ -57,6 +57,7 @@ class HttpLink:
         self._client = client
         self._deadlines = client.deadlines
         self._waits = Waits()
+        self._num_streams = 0
         self._headers = {"content-type": "application/json"}
         if server.api_key is not None:
             self._headers["authorization"] = f"Bearer {server.api_key}"
@@ -65,6 +66,11 @@ class HttpLink:
     def server(self) -> Server:
         """Whom it leads to."""
         return self._server
+
+    @property
+    def num_streams(self) -> int:
+        """Streams of events that are open."""
+        return self._num_streams
 
     async def call(
         self,
@@ -96,6 +102,7 @@ class HttpLink:
         turn = self._waits.turn
         async with self._within(self._deadlines.idle_seconds, phase, turn):
             response = await self._ask("POST", path, body, None, phase)
+        self._num_streams += 1
         try:
             if response.content_type != "text/event-stream":
                 raise self._error(phase, f"it answered with {response.content_type}, not with events")
@@ -112,6 +119,7 @@ class HttpLink:
         finally:
             # Nothing is left to close after the end of the body; before it, the server sees that nobody listens.
             response.close()
+            self._num_streams -= 1
 
     def cut(self, error: EngineError) -> None:
         """Let everything that waits for the server, or reads a stream of its, raise an error."""

@@ -92,7 +92,8 @@ class OpenAIDialect:
                 link, body, request, self._text_tokenizer, version, whole=whole, timeout_seconds=timeout_seconds
             )
         else:
-            body |= {"logprobs": request.sampling.num_top_logprobs, "return_tokens_as_token_ids": True}
+            if request.sampling.wants_logprobs:
+                body |= {"logprobs": request.sampling.num_top_logprobs, "return_tokens_as_token_ids": True}
             body |= {"prompt": list(request.prompt_ids), "return_token_ids": True}
             deltas = completion_deltas(link, body, request, version, whole=whole, timeout_seconds=timeout_seconds)
         async with aclosing(deltas):
