@@ -13,7 +13,15 @@ from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequ
 from llmkit.engines.inference.remote.completions import stop_reason_of
 from llmkit.engines.inference.remote.contract import Link, ServerFacts
 from llmkit.engines.inference.remote.models import ask_models
-from llmkit.engines.inference.remote.refusals import ServedLogprobs, check_logprobs, check_ranges, check_unknown, refuse
+from llmkit.engines.inference.remote.refusals import (
+    ServedLogprobs,
+    check_logprobs,
+    check_ranges,
+    check_unknown,
+    is_edited,
+    is_truncated,
+    refuse,
+)
 from llmkit.engines.inference.remote.seeds import folded
 from llmkit.errors import EngineError, RequestError
 from llmkit.types import SamplingParams, Structure
@@ -190,18 +198,9 @@ def open_dialect(logprobs: ServedLogprobs) -> SGLangDialect:
 
 def _served(server: str, sampling: SamplingParams) -> ServedLogprobs:
     """Its log-probabilities are after masks, penalties and temperature, and before truncation."""
-    is_edited = bool(
-        sampling.repetition_penalty != 1
-        or sampling.presence_penalty
-        or sampling.frequency_penalty
-        or sampling.logit_bias
-        or sampling.min_new_tokens
-        or sampling.structure is not None
-    )
-    if not is_edited:
+    if not is_edited(sampling):
         return "scaled"
-    is_truncated = sampling.temperature == 0 or sampling.top_k or sampling.top_p < 1 or sampling.min_p
-    if is_truncated and sampling.logprob_kind != "any":
+    if is_truncated(sampling) and sampling.logprob_kind != "any":
         raise refuse(
             server, "logprob_kind", sampling.logprob_kind, "gives none of them for penalties or masks with truncation"
         )

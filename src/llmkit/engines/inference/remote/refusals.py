@@ -76,16 +76,23 @@ def check_logprobs(server: str, sampling: SamplingParams, served: ServedLogprobs
 
 def is_plain(sampling: SamplingParams) -> bool:
     """Whether nothing but temperature lies between the model's logits and what is drawn from."""
-    return (
-        sampling.top_k == 0
-        and sampling.top_p == 1
-        and sampling.min_p == 0
-        and sampling.repetition_penalty == 1
-        and sampling.presence_penalty == sampling.frequency_penalty == 0
-        and not sampling.logit_bias
-        and sampling.allowed_token_ids is None
-        and not sampling.banned_token_ids
-        and sampling.min_new_tokens == 0
-        and sampling.structure is None
-        and sampling.temperature > 0
+    return not (is_edited(sampling) or is_truncated(sampling))
+
+
+def is_edited(sampling: SamplingParams) -> bool:
+    """Whether logits are masked, penalised or biased."""
+    return bool(
+        sampling.repetition_penalty != 1
+        or sampling.presence_penalty
+        or sampling.frequency_penalty
+        or sampling.logit_bias
+        or sampling.allowed_token_ids is not None
+        or sampling.banned_token_ids
+        or sampling.min_new_tokens
+        or sampling.structure is not None
     )
+
+
+def is_truncated(sampling: SamplingParams) -> bool:
+    """Whether unlikely tokens are left out; a greedy draw has no use for that."""
+    return sampling.temperature > 0 and bool(sampling.top_k or sampling.top_p < 1 or sampling.min_p)
