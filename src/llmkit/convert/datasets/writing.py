@@ -137,22 +137,33 @@ def _cell(value: Any) -> str:
 
 
 def _write_table(path: Path, rows: Pass, file_type: str) -> int:
+    """Write with the columns that the first rows have; where later ones have more, once again with those of all."""
+    first = next(_batches(rows()), None)
+    if first is None:
+        raise DataError(f"{path.name}: there are no rows, so there are no columns to write")
+    tried = schema = _table(first, None).schema
+    count = 0
+    with _table_writer(path, file_type, tried) as writer:
+        for batch in _batches(rows()):
+            count += len(batch)
+            table = _table(batch, None)
+            if table.schema != schema:
+                schema = _unified([schema, table.schema])
+                table = _table(batch, schema)
+            if schema == tried:
+                writer.write_table(table)
+    if schema != tried:
+        with _table_writer(path, file_type, schema) as writer:
+            for batch in _batches(rows()):
+                writer.write_table(_table(batch, schema))
+    return count
+
+
+def _table_writer(path: Path, file_type: str, schema: Any) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schemas: list[Any] = []
-    for batch in _batches(rows()):
-        schemas = [_unified([*schemas, _table(batch, None).schema])]
-    if not schemas:
-        raise DataError(f"{path.name}: there are no rows, so there are no columns to write")
-    (schema,) = schemas
-    count = 0
-    opened = pq.ParquetWriter(path, schema) if file_type == "parquet" else pa.ipc.new_file(str(path), schema)
-    with opened as writer:
-        for batch in _batches(rows()):
-            count += len(batch)
-            writer.write_table(_table(batch, schema))
-    return count
+    return pq.ParquetWriter(path, schema) if file_type == "parquet" else pa.ipc.new_file(str(path), schema)
 
 
 def _table(batch: Sequence[Values], schema: Any) -> Any:
