@@ -172,11 +172,10 @@ def test_conditions_compare_and_do_nothing_else():
 def test_columns_that_late_rows_widen_hold_all_of_them(suffix: str, tmp_path: Path):
     rows: list[dict[str, Any]] = [{"a": index, "b": None} for index in range(2500)]
     rows += [{"a": 0.5, "b": "text", "c": [1]}]
-    source = tmp_path / "rows.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert cli.run(["convert", "dataset", str(source), "--output", str(tmp_path / f"rows{suffix}")]) == 0
-    assert cli.run(["convert", "dataset", str(tmp_path / f"rows{suffix}"), "--output", str(tmp_path / "back.jsonl")]) == 0
-    read = [json.loads(line) for line in (tmp_path / "back.jsonl").read_text().splitlines()]
+    source, table, back = write(tmp_path / "rows.jsonl", rows), tmp_path / f"rows{suffix}", tmp_path / "back.jsonl"
+    assert cli.run(["convert", "dataset", str(source), "--output", str(table)]) == 0
+    assert cli.run(["convert", "dataset", str(table), "--output", str(back)]) == 0
+    read = [json.loads(line) for line in back.read_text().splitlines()]
     assert len(read) == 2501
     assert read[-1] == {"a": 0.5, "b": "text", "c": [1]}
     assert (read[7]["a"], read[7]["b"], read[7].get("c")) == (7.0, None, None)

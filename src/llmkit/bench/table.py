@@ -1,6 +1,6 @@
 """What was found, as tables for people."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llmkit.bench.results import Findings, Ratios, Result
@@ -63,10 +63,15 @@ def show_part(part: str, found: Findings) -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for heading in COLUMNS[part]:
+    columns = {
+        heading: column
+        for heading, column in COLUMNS[part].items()
+        if any(one.metrics.get(column[0]) is not None for one in found.results)
+    }
+    for heading in columns:
         table.add_column(heading, justify="right")
     for one in found.results:
-        table.add_row(one.name.partition("/")[2], *_cells(part, one))
+        table.add_row(one.name.partition("/")[2], *_cells(columns.values(), one))
     console = stderr_console()
     console.print(_title(part, found.results[0].settings), soft_wrap=True, markup=False)
     console.print(table)
@@ -83,8 +88,8 @@ def compare_lines(ratios: Ratios) -> list[str]:
     ]
 
 
-def _cells(part: str, result: Result) -> list[str]:
-    values = [(result.metrics.get(metric), show) for metric, show in COLUMNS[part].values()]
+def _cells(columns: Iterable[tuple[str, Format]], result: Result) -> list[str]:
+    values = [(result.metrics.get(metric), show) for metric, show in columns]
     return ["unknown" if value is None else show(value) for value, show in values]
 
 
