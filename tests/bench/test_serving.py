@@ -136,6 +136,7 @@ def test_options_that_do_nothing_are_refused(capsys):
         (["--url", "http://127.0.0.1:1", "--serve-preset", "echo"], "--serve-preset is about a server"),
         (["--num-prefixes", "2"], "without --shared-prefix"),
         (["--python", "x"], "without --compare"),
+        (["--sweep", "--rate", "1", "--rate", "2"], "begins with one --rate"),
         (["--slo", "ttft"], "seconds above 0"),
         (["--input-tokens", "many"], "give a number of tokens"),
         (["--compare", "native", "--serve-preset", "echo"], "is no server of its own"),

@@ -70,6 +70,9 @@ def contenders(wanted: Wanted) -> Iterator[list[Contender]]:
         ConfigError: there is no such peer, or no model to start it with.
         PluginError: a peer's plugin is not installed.
     """
+    for peer in wanted.peers:
+        if "://" not in peer:
+            _server_plugin(peer, wanted.model)  # before anything is started
     with ExitStack() as stack:
         if wanted.url is None:
             url = stack.enter_context(_llmkit_serve(wanted.serve_arguments, wanted.directory))
@@ -130,16 +133,22 @@ def engine(name: str, wanted: Wanted) -> Iterator[Contender]:
     from llmkit.engines.inference.contract import EngineContext
     from llmkit.engines.servers.opening import open_fleet
 
-    plugin: Any = plugins.load("engines", name)
-    program = getattr(plugin, "PROGRAM", None)
-    if program is None:
-        raise ConfigError(f"--compare {name}: this engine is no server of its own; name vllm, sglang or an address")
-    if wanted.model is None:
-        raise ConfigError(f"--compare {name}: name the model that it is started with, --model DIR")
+    plugin = _server_plugin(name, wanted.model)
     config = plugin.Config(python=None if wanted.python is None else str(wanted.python), log_dir=str(wanted.directory))
-    fleet = open_fleet(program, config, EngineContext(ModelConfig(path=wanted.model), DeviceConfig.model_validate({})))
+    context = EngineContext(ModelConfig(path=str(wanted.model)), DeviceConfig.model_validate({}))
+    fleet = open_fleet(plugin.PROGRAM, config, context)
     try:
         (server,) = fleet.servers
         yield Contender(name, server.url, server.model, server.api_key)
     finally:
         fleet.close()
+
+
+def _server_plugin(name: str, model: str | None) -> Any:
+    """The front of an engine that is a server program."""
+    plugin: Any = plugins.load("engines", name)
+    if getattr(plugin, "PROGRAM", None) is None:
+        raise ConfigError(f"--compare {name}: this engine is no server of its own; name vllm, sglang or an address")
+    if model is None:
+        raise ConfigError(f"--compare {name}: name the model that it is started with, --model DIR")
+    return plugin

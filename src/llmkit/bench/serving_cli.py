@@ -1,5 +1,6 @@
 """The command `llmkit bench serve`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -98,24 +99,18 @@ def serve(
     from llmkit.bench.serving import Pace, ServeBench, measure
     from llmkit.bench.serving_table import draw
 
-    started = {"--engine": engine, "--serve-preset": serve_preset, "--set": overrides}
-    if url is not None:
-        for flag, value in started.items():
-            if value:
-                raise ConfigError(f"{flag} is about a server that is started, and has no effect with --url {url}")
-    arguments = [] if url is not None or model is None else ["--model", model]
-    for flag, value in started.items():
-        for one in value if isinstance(value, list) else [value] if value else []:
-            arguments += [flag.replace("--serve-", "--"), one]
     if num_prefixes > 1 and not shared_prefix:
         raise ConfigError(f"--num-prefixes {num_prefixes} has no effect without --shared-prefix")
     if python is not None and not any("://" not in peer for peer in compare or []):
         raise ConfigError(f"--python {python} has no effect without --compare vllm or sglang")
+    if sweep and len(rate or ()) > 1:
+        raise ConfigError("--sweep begins with one --rate, and finds the others itself")
+    started = {"--engine": engine, "--serve-preset": serve_preset, "--set": overrides}
     paces = [Pace(concurrency=count) for count in concurrency or (() if rate or sweep else (8,))]
     paces += [Pace(rate=one) for one in (rate or ()) if not sweep]
     request = ServeBench(
         url=url,
-        serve_arguments=arguments,
+        serve_arguments=_serve_arguments(url, model, started),
         model=model,
         api_key=api_key,
         peers=tuple(compare or ()),
@@ -137,3 +132,20 @@ def serve(
         seed=seed,
     )
     deliver(measure(request), output, plot, draw, as_json=as_json)
+
+
+def _serve_arguments(url: str | None, model: str | None, started: Mapping[str, str | list[str] | None]) -> list[str]:
+    """The command line of `llmkit serve`.
+
+    Raises:
+        ConfigError: it would start nothing, and there are options for it.
+    """
+    if url is not None:
+        if flag := next((flag for flag, value in started.items() if value), None):
+            raise ConfigError(f"{flag} is about a server that is started, and has no effect with --url {url}")
+        return []
+    arguments = [] if model is None else ["--model", model]
+    for flag, value in started.items():
+        for one in value if isinstance(value, list) else [value] if value else []:
+            arguments += [flag.replace("--serve-", "--"), one]
+    return arguments
