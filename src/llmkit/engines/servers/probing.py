@@ -13,9 +13,11 @@ asked = json.loads(sys.argv[1])
 found = {"python": platform.python_version(), "versions": {}, "import_error": None}
 for name in asked["packages"]:
     try:
-        found["versions"][name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        pass
+        version = importlib.metadata.version(name)
+    except (importlib.metadata.PackageNotFoundError, KeyError):  # KeyError: its metadata has no version
+        continue
+    if version:
+        found["versions"][name] = version
 try:
     importlib.import_module(asked["module"])
 except BaseException as error:
