@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmkit.algorithms.mismatch import mismatch
 from llmkit.runs import run_directory
 from llmkit.train.plots import write_plots
 from llmkit.train.report.charts import Chart, charts, series, smooth, thin_out, ticks, value_range
@@ -193,6 +195,16 @@ def test_preference_runs_have_charts_of_their_own():
         ("Loss", ["loss", "held-out loss"]),
         ("Implicit rewards", ["rewards chosen", "rewards rejected"]),
         ("Margin of implicit rewards", ["rewards margin", "held-out margin"]),
+    ]
+
+
+def test_trainer_and_engine_are_compared_in_charts_with_axes_of_their_own():
+    found = charts([{"step": step, **mismatch(torch.tensor([-1.0]), torch.tensor([-1.2]))} for step in (1, 2)])
+    assert [(chart.title.removeprefix("Trainer against engine: "), len(chart.series)) for chart in found] == [
+        ("KL divergence, nats", 2),
+        ("ratio of probabilities", 3),
+        ("largest ratio of probabilities", 1),
+        ("difference of probabilities", 2),
     ]
 
 

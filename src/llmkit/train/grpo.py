@@ -100,8 +100,9 @@ async def evaluate(sampler: Sampler, records: Sequence[Record], session: Session
         if are_others:
             await sampler.load_weights(step)
         rollouts = await sampler.held_out(records)
-    # Also makes void what the engine keeps of these prompts: a run that is resumed here has not computed them.
-    await sampler.load_weights(step)
+    if are_others or not asks_servers(sampler.run):
+        # Also makes void what the engine keeps of these prompts: a run that is resumed here has not computed them.
+        await sampler.load_weights(step)
     show_held_out(session, step, rollouts)
     metrics = reward_metrics(rollouts)
     if step == 0 and not any(rollout.reward for rollout in rollouts):
