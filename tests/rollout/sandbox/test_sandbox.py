@@ -1,6 +1,7 @@
 """Programs that try everything; each test fails when the protection is taken away."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -105,6 +106,28 @@ class TestHostilePrograms:
         code = "import ctypes; print(ctypes.CDLL(None).mount(None, b'/usr', None, 32 | 4096, None))"
         assert run(code).stdout == "-1\n"
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "unshare(0x10000000)",  # CLONE_NEWUSER
+            "ptrace(0, 0, 0, 0)",
+            "mount(b'none', b'/tmp', b'tmpfs', 0, None)",
+            "syscall(425, 1, 0)",  # io_uring_setup
+            "syscall(442, 0, 0, 0, 0, 0)",  # mount_setattr
+        ],
+    )
+    def test_calls_that_break_outs_begin_with_are_refused(self, call: str):
+        code = f"import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint(libc.{call}, ctypes.get_errno())"
+        assert run(code).stdout == f"-1 {errno.EPERM}\n"
+
+    def test_honest_programs_are_not_in_the_filters_way(self):
+        code = (
+            "import subprocess, sys, threading\n"
+            "thread = threading.Thread(target=print, args=('thread',))\nthread.start()\nthread.join()\n"
+            "print(subprocess.run([sys.executable, '-c', 'print(6 * 7)'], capture_output=True, text=True).stdout)"
+        )
+        assert run(code).stdout == "thread\n42\n\n"
+
     def test_its_directory_is_small(self):
         code = "for n in range(64):\n    open(str(n), 'wb').write(bytes(1 << 20))"
         assert "No space left" in run(code, max_file_mib=2).stderr
@@ -162,7 +185,7 @@ class TestWithoutIsolation:
 
 
 def test_protections_are_found_by_trying():
-    names = {"processes", "network", "files", "memory", "fork limit"}
+    names = {"processes", "network", "files", "memory", "fork limit", "system calls"}
     assert set(PROTECTIONS.holding) == names
     if not PROTECTIONS.problem:
         assert all(PROTECTIONS.holding.values())

@@ -1,5 +1,6 @@
 """Comparison of formulas with the optional package math-verify."""
 
+import logging
 import threading
 from importlib import import_module
 from types import ModuleType
@@ -13,6 +14,8 @@ def load_math_verify() -> ModuleType:
     Raises:
         PluginError: it is not installed.
     """
+    # Without a deadline of its own it says so at each first use; ours are those of the children.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     try:
         return import_module("math_verify")
     except ModuleNotFoundError:

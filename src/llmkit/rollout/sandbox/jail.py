@@ -5,8 +5,8 @@ go to the descriptor STATUS: `{"error": ...}` when the jail cannot be built, els
 
 Protections, on Linux: namespaces of its own for processes, mounts, network, hostname and IPC (as root, and another
 user for the program; else by a user namespace); a root directory of only Python and its libraries, read-only; no way
-back to privileges; limits of the system for the rest. A watcher is process 1 of the namespace: it ends with the
-program, or when the jail is killed, and then the kernel ends everything in there.
+back to privileges; a filter of system calls; limits of the system for the rest. A watcher is process 1 of the
+namespace: it ends with the program, or when the jail is killed, and then the kernel ends everything in there.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import platform
 import random
 import resource
 import signal
+import struct
 import sys
 from typing import Any
 
@@ -27,7 +28,9 @@ AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
+SECCOMP_MODE_FILTER = 2
+INSTRUCTION_BYTES = 8
 INNER_USER = 1000
 FIRST_FREE_USER = 1 << 30
 DEVICES = ("null", "zero", "random", "urandom")
@@ -147,6 +150,8 @@ def run_program(job: dict[str, Any], status: int) -> None:
         write("main.py", job["code"])
         os.set_inheritable(status, False)  # the program must not speak for the jail
         limit(job)
+        if job["isolate"] and job["call_filter"]:
+            filter_calls(bytes.fromhex(job["call_filter"]))
         os.execve(job["python"], [job["python"], "-I", "main.py"], job["environment"])
     except BaseException as error:  # noqa: BLE001 - it must not go on as a second watcher
         tell(status, {"error": f"{type(error).__name__}: {error}"})
@@ -176,6 +181,13 @@ def limit(job: dict[str, Any]) -> None:
         limits.append((resource.RLIMIT_NPROC, job["max_processes"]))
     for kind, most in limits:
         resource.setrlimit(kind, (most, most))
+
+
+def filter_calls(instructions: bytes) -> None:
+    """Let the kernel refuse some system calls from now on."""
+    kept = ctypes.create_string_buffer(instructions)
+    program = struct.pack("@HP", len(instructions) // INSTRUCTION_BYTES, ctypes.addressof(kept))
+    check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0), "filter of system calls")
 
 
 def die_with_parent() -> None:

@@ -10,7 +10,7 @@ from llmkit.rollout.sandbox.sandbox import Sandbox
 SECONDS = 30.0
 """For the attempts; each takes milliseconds."""
 ATTEMPTS = """
-import json, os, socket
+import ctypes, json, os, socket
 
 def holds(attempt):
     try:
@@ -42,6 +42,7 @@ print(json.dumps({
     "files": not os.path.exists("/etc/passwd") and holds(lambda: open("/usr/llmkit", "w").close()),
     "memory": holds(lambda: bytearray(1 << 34) and False),
     "fork limit": holds(forks),
+    "system calls": ctypes.CDLL(None).unshare(0x10000000) != 0,
 }))
 """
 
@@ -52,7 +53,7 @@ class Protections:
 
     Attributes:
         holding: by name: `processes` (sees none but its own), `network` (has none), `files` (sees Python alone, writes
-            in memory alone), `memory`, `fork limit`.
+            in memory alone), `memory`, `fork limit`, `system calls` (makes no namespaces of its own).
         problem: why programs cannot be isolated; empty when they are.
     """
 

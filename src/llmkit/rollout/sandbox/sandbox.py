@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.errors import ConfigError
+from llmkit.rollout.sandbox.call_filter import call_filter
 from llmkit.rollout.sandbox.config import SandboxConfig
 
 JAIL = Path(__file__).with_name("jail.py")
@@ -146,6 +147,7 @@ class Sandbox:
             "python": sys.executable,
             "environment": environment | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
             "code": code,
+            "call_filter": call_filter().hex(),
             "cpu_seconds": config.cpu_seconds,
             "max_memory_mib": config.max_memory_mib,
             "max_processes": config.max_processes,
