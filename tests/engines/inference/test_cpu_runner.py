@@ -207,13 +207,6 @@ def test_steps_that_make_no_sense(part, said):
         runner.forward(make_step([part]))
 
 
-def test_adapters_belong_to_another_runner():
-    step = make_step([([5], 0, [1])])
-    step.adapters[:] = ["poems"]  # type: ignore[index]
-    with pytest.raises(EngineError, match="poems"):
-        make_runner(make_model("llama")).forward(step)
-
-
 def test_a_cache_larger_than_the_memory():
     runner = CpuRunner(make_policy(make_model("llama")))
     with pytest.raises(EngineError, match=r"at most \d+ blocks fit"):

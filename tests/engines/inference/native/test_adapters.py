@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmkit.engines.inference.contract import GenerationRequest
+from llmkit.engines.inference.native.cpu.runner import CpuRunner
+from llmkit.engines.inference.native.packed_runner import PackedRunner
 from llmkit.errors import RequestError
 from llmkit.models import norms
 from llmkit.types import SamplingParams
@@ -145,20 +147,37 @@ def test_adapters_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path):
     tell(model, story)
 
 
-def test_an_engine_of_compiled_code_goes_on_with_the_models_own_modules_when_an_adapter_comes(tmp_path: Path):
+def test_compiled_code_takes_adapters_and_hands_over_to_the_models_own_modules_when_it_cannot(tmp_path: Path):
     model = make_model(PACKED["llama"])
-    merged = save_adapter(model, tmp_path, seed=0, target_modules=["v_proj"])
+    options: dict[str, dict[str, Any]] = {
+        "poet": {"target_modules": ["v_proj"]},
+        "critic": {"target_modules": ["down_proj"]},
+        "wide": {"target_modules": ["q_proj"], "r": 513},
+    }
+    merged = {name: save_adapter(model, tmp_path / name, seed=seed, **options[name])
+              for seed, name in enumerate(options)}  # fmt: skip
     (prompt,) = prompts(20)
+    expected = {name: generated(merged[name], prompt) for name in options}
     before = generated(model, prompt)
 
+    async def check(engine: Any, *names: str) -> None:
+        found = await answers(engine, *(GenerationRequest(prompt, SAMPLING, adapter=name) for name in (None, *names)))
+        assert found == [before, *(expected[name] for name in names)]
+
     async def story(engine: Any) -> None:
+        await engine.load_adapter("poet", tmp_path / "poet")
+        await engine.load_adapter("critic", tmp_path / "critic")
+        assert isinstance(engine._loop.runner, CpuRunner)
+        await check(engine, "poet", "critic")
+        await engine.unload_adapter("critic")
         long = SamplingParams(max_new_tokens=60, temperature=0)
-        running = asyncio.create_task(collect(engine, GenerationRequest(prompt, long)))
+        running = asyncio.create_task(collect(engine, GenerationRequest(prompt, long, adapter="poet")))
         await asyncio.sleep(0.005)
-        await engine.load_adapter("it", tmp_path)
-        found = await answers(engine, GenerationRequest(prompt, SAMPLING, adapter="it"))
-        assert found == [generated(merged, prompt)]
-        assert tokens_of((await running)[0])[:10] == before
-        assert (await answers(engine, GenerationRequest(prompt, SAMPLING))) == [before]
+        await engine.load_adapter("wide", tmp_path / "wide")
+        assert isinstance(engine._loop.runner, PackedRunner)
+        await check(engine, "poet", "wide")
+        assert tokens_of((await running)[0])[:10] == expected["poet"]
+        await engine.unload_adapter("poet")
+        await check(engine, "wide")
 
     tell(model, story, runner="auto")

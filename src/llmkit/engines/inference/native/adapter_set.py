@@ -1,7 +1,7 @@
 """Low-rank adapters beside a model's linear layers, each row of a step with its own."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ class AdapterSet:
     """Adapters by name. The model's own weights stay untouched, and so does every pass that is not a step's."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._modules = {_plain(name): module for name, module in model.named_modules()}
+        self._modules = plain_modules(model)
         self._factors: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
         self._hooks: dict[nn.Module, Any] = {}
         self._applied = _Applied()
@@ -34,14 +34,22 @@ class AdapterSet:
         """Copies of the model, such as a reference model, have no part in the adapters."""
         return self
 
+    def objection(self, name: str, adapter: LowRankAdapter) -> str | None:
+        """None: whatever fits the model can be held.
+
+        Raises:
+            RequestError: it does not fit.
+        """
+        fitting_layers(self._modules, name, adapter)
+        return None
+
     def load(self, name: str, adapter: LowRankAdapter) -> None:
         """Put an adapter beside the layers that it is for.
 
         Raises:
             RequestError: it does not fit the model.
         """
-        found = {path: self._target(name, path, factors) for path, factors in adapter.factors.items()}
-        for path, module in found.items():
+        for path, module in fitting_layers(self._modules, name, adapter).items():
             weight: Tensor = module.weight  # type: ignore[assignment] - of a linear layer
             kind = torch.float32 if not weight.is_floating_point() else weight.dtype
             down, up = (factor.to(weight.device, kind) for factor in adapter.factors[path])
@@ -90,19 +98,34 @@ class AdapterSet:
                 result.index_add_(0, tokens, added)
         return result.view(output.shape)
 
-    def _target(self, name: str, path: str, factors: tuple[Tensor, Tensor]) -> nn.Module:
-        module = self._modules.get(path)
-        shape = _shape(module)
-        if module is None or shape is None:
-            what = "no such layer" if module is None else f"a {type(module).__name__} there, not a linear layer"
-            raise RequestError(f"adapter {name!r} is for {path}, and the model has {what}; it is of another base model")
-        fits = (factors[1].shape[0], factors[0].shape[1])
-        if fits != shape:
-            raise RequestError(
-                f"adapter {name!r}: its factors for {path} make a {fits[0]} x {fits[1]} matrix, and the layer is "
-                f"{shape[0]} x {shape[1]}; it is of another base model"
-            )
-        return module
+
+def plain_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules by their paths, without what training adapters put around them."""
+    return {_plain(name): module for name, module in model.named_modules()}
+
+
+def fitting_layers(modules: Mapping[str, nn.Module], name: str, adapter: LowRankAdapter) -> dict[str, nn.Module]:
+    """The layers that an adapter is for, by their paths.
+
+    Raises:
+        RequestError: it does not fit the model.
+    """
+    return {path: _target(modules, name, path, factors) for path, factors in adapter.factors.items()}
+
+
+def _target(modules: Mapping[str, nn.Module], name: str, path: str, factors: tuple[Tensor, Tensor]) -> nn.Module:
+    module = modules.get(path)
+    shape = _shape(module)
+    if module is None or shape is None:
+        what = "no such layer" if module is None else f"a {type(module).__name__} there, not a linear layer"
+        raise RequestError(f"adapter {name!r} is for {path}, and the model has {what}; it is of another base model")
+    fits = (factors[1].shape[0], factors[0].shape[1])
+    if fits != shape:
+        raise RequestError(
+            f"adapter {name!r}: its factors for {path} make a {fits[0]} x {fits[1]} matrix, and the layer is "
+            f"{shape[0]} x {shape[1]}; it is of another base model"
+        )
+    return module
 
 
 def _plain(name: str) -> str:

@@ -40,7 +40,7 @@ class Chosen:
     Attributes:
         name: packed, sequence or cpu.
         reason: why it is not a faster one; empty when it is the fastest.
-        with_adapters: makes a runner that takes adapters, where this one does not; None when there is none.
+        with_adapters: makes a runner that takes any adapter, where this one does not; None when there is none.
     """
 
     name: str

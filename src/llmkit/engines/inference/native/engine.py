@@ -17,12 +17,11 @@ from llmkit.engines.inference.contract import (
     PauseMode,
     TokenScores,
 )
-from llmkit.engines.inference.native.adapter_files import read_adapter
-from llmkit.engines.inference.native.adapter_set import AdapterSet
+from llmkit.engines.inference.native.adapter_files import LowRankAdapter, read_adapter
 from llmkit.engines.inference.native.choosing import Chosen
 from llmkit.engines.inference.native.delivery import Outlet, flush, resolve, settle, signal
 from llmkit.engines.inference.native.loop import StepLoop
-from llmkit.engines.inference.native.runner import BLOCK_SIZE
+from llmkit.engines.inference.native.runner import BLOCK_SIZE, Adapters
 from llmkit.engines.inference.native.sequences import Deliver, Request, Sequence
 from llmkit.engines.inference.native.terms import Terms
 from llmkit.engines.inference.sampling.batch import SamplerState
@@ -56,6 +55,7 @@ class NativeEngine:
         self._context_length = context_length
         self._arrivals = count()
         self._adapters: dict[str, int] = {}
+        self._loaded: dict[str, LowRankAdapter] = {}
         self._adapter_numbers = count(1)
         self._unsent: list[Request] = []
         self._closed = False
@@ -142,15 +142,25 @@ class NativeEngine:
         adapter = await asyncio.to_thread(read_adapter, path)
 
         def load() -> None:
-            if not isinstance(getattr(self._loop.runner, "adapters", None), AdapterSet):
-                if self._chosen.with_adapters is None:
-                    raise RequestError(f"the {self._chosen.name} runner takes no adapters: {self._chosen.reason}")
-                self._loop.change_runner(self._chosen.with_adapters)
-            adapters: AdapterSet = self._loop.runner.adapters  # type: ignore[attr-defined] - looked at above
+            adapters: Adapters | None = getattr(self._loop.runner, "adapters", None)
+            objection = self._chosen.reason if adapters is None else adapters.objection(name, adapter)
+            if adapters is None or objection is not None:
+                adapters = self._move_adapters(objection)
             adapters.load(name, adapter)
+            self._loaded[name] = adapter
 
         await self._carry_out(load)
         self._adapters[name] = next(self._adapter_numbers)
+
+    def _move_adapters(self, objection: str | None) -> Adapters:
+        """Go on with the runner that takes any adapter, and with those of the one before; in the engine's thread."""
+        if self._chosen.with_adapters is None:
+            raise RequestError(f"the {self._chosen.name} runner does not take this adapter: {objection}")
+        self._loop.change_runner(self._chosen.with_adapters)
+        adapters: Adapters = self._loop.runner.adapters  # type: ignore[attr-defined] - `with_adapters` has them
+        for name, adapter in self._loaded.items():
+            adapters.load(name, adapter)
+        return adapters
 
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter; requests that use it end first."""
@@ -161,6 +171,7 @@ class NativeEngine:
         while await self._carry_out(lambda: self._loop.num_using(number)):
             await asyncio.sleep(UNLOADING_SECONDS)
         await self._carry_out(lambda: self._loop.runner.adapters.unload(name))  # type: ignore[attr-defined]
+        del self._loaded[name]
 
     async def close(self) -> None:
         """End running requests as cancelled, refuse waiting ones, free everything."""

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from llmkit.engines.inference.native.adapter_files import LowRankAdapter
 
 BLOCK_SIZE = 16
 """Tokens of a cache block."""
@@ -35,10 +38,31 @@ class Step:
     adapters: Sequence[str | None]
 
 
+class Adapters(Protocol):
+    """Low-rank adapters that steps may name."""
+
+    def objection(self, name: str, adapter: "LowRankAdapter") -> str | None:
+        """Why an adapter that fits the model cannot be held; None when it can.
+
+        Raises:
+            RequestError: it does not fit the model.
+        """
+        ...
+
+    def load(self, name: str, adapter: "LowRankAdapter") -> None:
+        """Hold an adapter that there is no objection to."""
+        ...
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter."""
+        ...
+
+
 class Runner(Protocol):
     """A model and its cache. Weights belong to the policy and may change between steps.
 
-    One that can draw tokens faster than PyTorch has a `draw` too, a `PlainSampler`.
+    One that can draw tokens faster than PyTorch has a `draw` too, a `PlainSampler`; one that takes adapters has them in
+    `adapters`.
     """
 
     @property

@@ -16,6 +16,18 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Those whose angles do not depend on how long a sequence has become."""
 MAX_HEAD_DIM = 512
 """As in `kernels/model.cpp`."""
+PROJECTIONS = {
+    "self_attn.q_proj": ("query",),
+    "self_attn.k_proj": ("key",),
+    "self_attn.v_proj": ("value",),
+    "self_attn.qkv_proj": ("query", "key", "value"),
+    "self_attn.o_proj": ("output",),
+    "mlp.gate_proj": ("gate",),
+    "mlp.up_proj": ("up",),
+    "mlp.gate_up_proj": ("gate", "up"),
+    "mlp.down_proj": ("down",),
+}
+"""Which projections of a layer a linear module is, as rows one below the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,14 @@ def layers(model: Any) -> Iterator[LayerParts]:
             window=_window(model.config, index),
             rotates=bool(getattr(attention, "use_rope", True)),
         )
+
+
+def projection_widths(config: Any, module: str) -> list[int]:
+    """Outputs of each of a module's `PROJECTIONS`."""
+    query, key, value = _attention_widths(config)
+    inner, hidden = config.intermediate_size, config.hidden_size
+    widths = {"query": query, "key": key, "value": value, "output": hidden, "gate": inner, "up": inner, "down": hidden}
+    return [widths[name] for name in PROJECTIONS[module]]
 
 
 def head_dim(config: Any) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmkit import machine
 from llmkit.cache import cached_directory, fingerprint, remove_unused
-from llmkit.engines.inference.native.cpu.structures import DrawsView, Shape, StepView, Weights
+from llmkit.engines.inference.native.cpu.structures import DrawsView, LayerAdapter, Shape, StepView, Weights
 from llmkit.errors import EngineError, TrainingError
 
 SOURCES = Path(__file__).parent / "kernels"
@@ -106,6 +106,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "llmkit_allocate": (number, [pointer, number]),
         "llmkit_copy_block": (number, [pointer, number, number]),
         "llmkit_set_weights": (None, [pointer, ctypes.POINTER(Weights)]),
+        "llmkit_set_adapter": (None, [pointer, number, ctypes.POINTER(LayerAdapter)]),
         "llmkit_draw": (number, [pointer, ctypes.POINTER(DrawsView)]),
         "llmkit_forward": (number, [pointer, ctypes.POINTER(StepView)]),
     }

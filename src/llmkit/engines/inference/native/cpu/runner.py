@@ -9,13 +9,14 @@ from torch import Tensor
 
 from llmkit import machine
 from llmkit.engines.inference.native.cpu import library
+from llmkit.engines.inference.native.cpu.adapters import CpuAdapters
 from llmkit.engines.inference.native.cpu.family import compute_dtype, model_objection
 from llmkit.engines.inference.native.cpu.structures import DrawsView, StepView
 from llmkit.engines.inference.native.cpu.weights import SharedWeights
 from llmkit.engines.inference.native.runner import BLOCK_SIZE, Step
 from llmkit.engines.inference.sampling.plain import PlainDraws
 from llmkit.errors import EngineError
-from llmkit.formatting import format_bytes, listed
+from llmkit.formatting import format_bytes
 from llmkit.models.policy import Policy
 
 INDEX_TYPES = {
@@ -32,7 +33,9 @@ class CpuRunner:
     """Runs Llama-like models on the CPU, over the policy's own parameters where these have the compute type.
 
     A token's logits do not depend on what else is in its step, nor on how its prompt was cut into chunks: to the bit.
-    Adapters are not known here: a step that asks for one belongs to another runner, whose cache is another one too.
+
+    Attributes:
+        adapters: low-rank adapters that steps may name.
     """
 
     def __init__(self, policy: Policy, *, num_threads: int | None = None, architecture: str = "native") -> None:
@@ -52,6 +55,8 @@ class CpuRunner:
             ctypes.byref(self._shape), num_threads or torch.get_num_threads()
         )
         self._hand_over()
+        assert self._model is not None, "C++ makes a model or throws"
+        self.adapters = CpuAdapters(self._library, self._model, policy.model, self._dtype)
 
     @staticmethod
     def why_not(policy: Policy) -> str | None:
@@ -89,10 +94,9 @@ class CpuRunner:
         """Write the tokens' keys and values; returns [N, V] logits after the chosen tokens, in the compute type.
 
         Raises:
-            EngineError: the step makes no sense, or there is no memory for it.
+            EngineError: the step makes no sense, asks for an adapter that is not loaded, or there is no memory for it.
         """
-        if adapters := [adapter for adapter in step.adapters if adapter is not None]:
-            raise EngineError(f"the C++ step knows no adapters, and the step asks for {listed(adapters)}")
+        adapters = self.adapters.numbers(step.adapters)
         longest = int(step.positions.max()) + 1
         if self._weights.num_positions < longest <= step.block_tables.shape[1] * BLOCK_SIZE:
             self._weights.reach(longest)
@@ -101,6 +105,7 @@ class CpuRunner:
         dense = {name: getattr(step, name).to(dtype).contiguous() for name, dtype in INDEX_TYPES.items()}
         view = StepView(
             **{name: tensor.data_ptr() for name, tensor in dense.items()},
+            adapters=adapters.data_ptr(),
             num_tokens=len(step.token_ids),
             num_sequences=len(step.block_tables),
             num_logits=len(logits),

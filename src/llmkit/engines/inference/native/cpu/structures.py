@@ -41,12 +41,24 @@ class Weights(Structure):
     ]
 
 
+class LowRank(Structure):
+    """What an adapter adds to a product; rank 0 is nothing."""
+
+    _fields_: ClassVar = [("down", c_void_p), ("up", c_void_p), ("rank", c_int32)]
+
+
+class LayerAdapter(Structure):
+    """What an adapter adds in a layer."""
+
+    _fields_: ClassVar = [(name, LowRank) for name in ("query", "key", "value", "output", "gate", "up", "down")]
+
+
 class StepView(Structure):
     """Where a step's tensors lie, and how large they are."""
 
     _fields_: ClassVar = [
         *((name, c_void_p) for name in (
-            "token_ids", "positions", "logit_positions", "query_starts", "block_tables",
+            "token_ids", "positions", "logit_positions", "query_starts", "block_tables", "adapters",
         )),
         *((name, c_int32) for name in ("num_tokens", "num_sequences", "num_logits", "table_width")),
         ("logits", c_void_p),

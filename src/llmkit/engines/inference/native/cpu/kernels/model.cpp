@@ -4,9 +4,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <map>
 #include <memory>
 #include <string>
 
+#include "adapters.h"
 #include "attention.h"
 #include "check.h"
 #include "drawing.h"
@@ -31,6 +33,7 @@ public:
     virtual bool allocate(int num_blocks) = 0;
     virtual bool copy_block(int source, int target) = 0;
     virtual void set_weights(const Weights& weights) = 0;
+    virtual void set_adapter(int number, const LayerAdapter* layers) = 0;
     virtual bool forward(const Step& step) = 0;
     virtual void draw(const Draws& draws) = 0;
     std::string error;
@@ -87,6 +90,11 @@ public:
         if (is_first) gather_pages();
     }
 
+    void set_adapter(int number, const LayerAdapter* layers) override {
+        if (layers == nullptr) adapters_.erase(number);
+        else adapters_[number].assign(layers, layers + shape_.num_layers);
+    }
+
     bool forward(const Step& step) override {
         error = fault_of(step, shape_.vocab_size, weights_.num_positions, num_blocks_);
         if (!error.empty()) return false;
@@ -140,6 +148,28 @@ private:
         use_large_pages(std::move(ranges));
     }
 
+    void plan_adapters() {
+        row_adapters_.clear();
+        chosen_adapters_.clear();
+        if (adapters_.empty()) return;
+        for (int token = 0; token < step_.num_tokens; token++) {
+            auto found = adapters_.find(step_.adapters[sequence_of_[token]]);
+            row_adapters_.push_back(found == adapters_.end() ? nullptr : &found->second);
+        }
+        for (int i = 0; i < step_.num_logits; i++) chosen_adapters_.push_back(row_adapters_[step_.logit_positions[i]]);
+        auto rows = std::max(row_adapters_.size(), chosen_adapters_.size());
+        added_.resize(rows * 2 * shape_.intermediate_size);
+    }
+
+    // `work(row, layer of its adapter)` for the rows that have one; then all threads meet.
+    template <class Work>
+    void share_adapted(const RowAdapters& adapters, int l, Work work) {
+        if (adapters.empty()) return;
+        team_->share(int(adapters.size()), [&](int row) {
+            if (adapters[row] != nullptr) work(row, (*adapters[row])[l]);
+        });
+    }
+
     // Cut the attention into pieces, and make room: threads allocate nothing.
     void plan() {
         int tokens = step_.num_tokens, longest = 0;
@@ -152,6 +182,7 @@ private:
             longest = std::max(longest, int(step_.positions[end - 1]) + 1);
             for (int t = begin; t < end; t += SPAN_TOKENS) spans_.push_back({s, t, std::min(SPAN_TOKENS, end - t), t});
         }
+        plan_adapters();
         last_spans_.clear();
         keeps_all_ = step_.num_logits == tokens;
         for (int i = 0; i < step_.num_logits; i++) {
@@ -179,12 +210,14 @@ private:
     void run(int thread) {
         int rows = step_.num_tokens;
         float* stream = residual_.data();
+        const RowAdapters* adapters = &row_adapters_;
         team_->share(rows, [&](int row) { embed(step_.token_ids[row], stream + size_t(row) * shape_.hidden_size); });
         for (int l = 0; l < shape_.num_layers; l++) {
             const Layer& layer = layers_[l];
             bool is_last = l + 1 == shape_.num_layers;
             const T* normed = normalise(thread, stream, rows, layer.attention_norm);
             project(normed, rows, layer);
+            adapt_projections(normed, l);
             if (is_last && step_.num_logits == 0) {
                 team_->share(rows, [&](int row) { write_cache(row, l, 0, shape_.num_kv_heads); });
                 return;
@@ -197,11 +230,15 @@ private:
                     std::copy(source, source + shape_.hidden_size, chosen_.data() + size_t(row) * shape_.hidden_size);
                 });
                 stream = chosen_.data();
+                adapters = &chosen_adapters_;
             }
             add_product(attended_.data(), rows, query_width_, (const T*)layer.output, layer.output_bias, stream);
+            adapt_stream(*adapters, l, attended_.data(), query_width_, &LayerAdapter::output, stream);
             normed = normalise(thread, stream, rows, layer.mlp_norm);
-            activate(normed, rows, layer);
+            add_to_gates(*adapters, l, normed);
+            activate(normed, rows, layer, *adapters);
             add_product(activated_.data(), rows, shape_.intermediate_size, (const T*)layer.down, layer.down_bias, stream);
+            adapt_stream(*adapters, l, activated_.data(), shape_.intermediate_size, &LayerAdapter::down, stream);
         }
         score_vocabulary(normalise(thread, stream, rows, weights_.final_norm), rows);
     }
@@ -267,6 +304,37 @@ private:
         });
     }
 
+    void adapt_projections(const T* normed, int l) {
+        int inputs = shape_.hidden_size;
+        size_t stride = query_width_ + 2 * key_width_;
+        share_adapted(row_adapters_, l, [&](int row, const LayerAdapter& layer) {
+            const T* x = normed + size_t(row) * inputs;
+            float* out = projected_.data() + row * stride;
+            add_low_rank(layer.query, x, inputs, query_width_, 1.0f, out);
+            add_low_rank(layer.key, x, inputs, key_width_, 1.0f, out + query_width_);
+            add_low_rank(layer.value, x, inputs, key_width_, 1.0f, out + query_width_ + key_width_);
+        });
+    }
+
+    void adapt_stream(const RowAdapters& adapters, int l, const T* a, int inputs, LowRank LayerAdapter::*factors, float* stream) {
+        int width = shape_.hidden_size;
+        share_adapted(adapters, l, [&](int row, const LayerAdapter& layer) {
+            add_low_rank(layer.*factors, a + size_t(row) * inputs, inputs, width, shape_.residual_scale, stream + size_t(row) * width);
+        });
+    }
+
+    // What is added to gate and up of each row, side by side.
+    void add_to_gates(const RowAdapters& adapters, int l, const T* normed) {
+        int inputs = shape_.hidden_size, width = shape_.intermediate_size;
+        share_adapted(adapters, l, [&](int row, const LayerAdapter& layer) {
+            const T* x = normed + size_t(row) * inputs;
+            float* out = added_.data() + size_t(row) * 2 * width;
+            std::fill(out, out + 2 * width, 0.0f);
+            add_low_rank(layer.gate, x, inputs, width, 1.0f, out);
+            add_low_rank(layer.up, x, inputs, width, 1.0f, out + width);
+        });
+    }
+
     void add_product(const T* a, int rows, int inputs, const T* weight, const float* bias, float* stream) {
         const Matrix<T> matrices[] = {{weight, bias, shape_.hidden_size, 0}};
         const __m128 scale = _mm_set1_ps(shape_.residual_scale);
@@ -280,7 +348,7 @@ private:
     }
 
     // silu(gate) * up, arXiv:2002.05202, equation 6.
-    void activate(const T* normed, int rows, const Layer& layer) {
+    void activate(const T* normed, int rows, const Layer& layer, const RowAdapters& adapters) {
         int inputs = shape_.hidden_size, width = shape_.intermediate_size;
         const Matrix<T> gates[] = {{(const T*)layer.gate, layer.gate_bias, width, 0}};
         share_products<T>(*team_, rows, inputs, gates, [&](const Matrix<T>& gate, int top, int bottom, int begin, int end) {
@@ -294,6 +362,14 @@ private:
                     for (int r = 0; r < count && (gate.bias != nullptr || layer.up_bias != nullptr); r++) {
                         _mm_store_ps(first.values + r * TILE_N, with_bias(first.values + r * TILE_N, gate.bias, n, end));
                         _mm_store_ps(second.values + r * TILE_N, with_bias(second.values + r * TILE_N, layer.up_bias, n, end));
+                    }
+                    for (int r = 0; r < count && !adapters.empty(); r++) {
+                        if (adapters[m + r] == nullptr) continue;
+                        const float* added = added_.data() + size_t(m + r) * 2 * width + n;
+                        for (auto [panel, more] : {std::pair(&first, added), std::pair(&second, added + width)}) {
+                            float* values = panel->values + r * TILE_N;
+                            _mm_store_ps(values, _mm_add_ps(_mm_load_ps(values), load4(more, end - n)));
+                        }
                     }
                     T* out = activated_.data() + size_t(m) * width + n;
                     alignas(64) T values[PANEL_ROWS * TILE_N];
@@ -453,6 +529,9 @@ private:
     std::vector<std::vector<T>> own_norms_;
     std::vector<std::vector<float>> scores_;
     std::vector<std::vector<T>> weights_of_;
+    std::map<int, Adapter> adapters_;
+    RowAdapters row_adapters_, chosen_adapters_;  // of the step; empty where there are no adapters
+    std::vector<float> added_;
     std::vector<double> sums_;  // of sections of logits
 };
 
@@ -477,6 +556,9 @@ int32_t llmkit_allocate(void* model, int32_t num_blocks) { return ((Model*)model
 int32_t llmkit_copy_block(void* model, int32_t source, int32_t target) { return ((Model*)model)->copy_block(source, target); }
 
 void llmkit_set_weights(void* model, const Weights* weights) { ((Model*)model)->set_weights(*weights); }
+
+// `layers` is one for each layer of the model, and is copied; null forgets the adapter.
+void llmkit_set_adapter(void* model, int32_t number, const LayerAdapter* layers) { ((Model*)model)->set_adapter(number, layers); }
 
 int32_t llmkit_draw(void* model, const Draws* draws) {
     try {

@@ -36,9 +36,20 @@ struct Weights {
     int32_t num_positions;
 };
 
+// What an adapter adds to a product; rank 0 is nothing.
+struct LowRank {
+    const void* down;  // [rank, inputs] of the shape's type
+    const float* up;   // [rank, outputs], the scale in it
+    int32_t rank;
+};
+
+struct LayerAdapter {
+    LowRank query, key, value, output, gate, up, down;
+};
+
 struct Step {
     const int64_t *token_ids, *positions, *logit_positions;
-    const int32_t *query_starts, *block_tables;
+    const int32_t *query_starts, *block_tables, *adapters;  // one adapter's number for each sequence; 0 is none
     int32_t num_tokens, num_sequences, num_logits, table_width;
     void* logits;  // [num_logits, vocabulary] of the shape's type
 };
