@@ -7,7 +7,7 @@ from llmkit import plugins
 from llmkit.config.schema import DeviceConfig, ModelConfig
 from llmkit.engines.inference.contract import EngineContext, GenerationRequest
 from llmkit.engines.inference.remote.openai_dialect import OpenAIDialect
-from llmkit.engines.inference.remote.opening import open_dialect
+from llmkit.engines.inference.remote.opening import open_dialect, served_logprobs
 from llmkit.errors import ConfigError, RequestError
 from llmkit.testing.tiny import tiny_codec
 from llmkit.types import SamplingParams
@@ -25,6 +25,17 @@ def test_which_logprobs_a_server_gives_is_measured(servers, logprobs, refused):
     assert isinstance(dialect, OpenAIDialect)
     with pytest.raises(RequestError, match=f"gives the {logprobs} log-probabilities"):
         dialect.check(request(SamplingParams(temperature=0.5, logprob_kind=refused)))
+
+
+@pytest.mark.parametrize("logprobs", ["raw", "processed"])
+def test_which_logprobs_all_servers_give_is_told(servers, logprobs):
+    processes = servers(2)
+    for process in processes:
+        process.set(logprobs=logprobs)
+    assert served_logprobs(ScriptedFleet(processes), QUICK) == logprobs
+    processes[0].set(logprobs="processed" if logprobs == "raw" else "raw")
+    with pytest.raises(ConfigError, match="processed, raw; all must give the same"):
+        served_logprobs(ScriptedFleet(processes), QUICK)
 
 
 def test_a_server_of_text_alone_is_taken_only_when_that_is_asked_for(servers):

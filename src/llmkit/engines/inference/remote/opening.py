@@ -11,6 +11,7 @@ from llmkit.engines.inference.remote.detecting import Detected, detect
 from llmkit.engines.inference.remote.llmkit_dialect import LLMKitDialect
 from llmkit.engines.inference.remote.openai_dialect import OpenAIDialect
 from llmkit.engines.inference.remote.probing import ask_servers
+from llmkit.engines.inference.remote.refusals import ServedLogprobs
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +34,20 @@ def open_dialect(
         kinds = ", ".join(sorted({_described(one) for one in found}))
         raise ConfigError(f"engine.urls has servers of several kinds: {kinds}; give those of one kind")
     return _dialect_for(found[0], text_tokenizer)
+
+
+def served_logprobs(fleet: Fleet, deadlines: Deadlines) -> ServedLogprobs:
+    """Which log-probabilities servers give that somebody else has started.
+
+    Raises:
+        ConfigError: they give none, or not all the same.
+        EngineError: none answers.
+    """
+    first, *others = [one.logprobs for one in ask_servers(fleet, detect, deadlines)]
+    if first is None or any(one != first for one in others):
+        kinds = ", ".join(sorted({str(one or "none") for one in (first, *others)}))
+        raise ConfigError(f"engine.urls: these servers give the log-probabilities {kinds}; all must give the same ones")
+    return first
 
 
 def _dialect_for(found: Detected, text_tokenizer: "PreTrainedTokenizerBase | None") -> Dialect:
