@@ -398,3 +398,44 @@ class TestView:
         (tmp_path / "empty").mkdir()
         assert "has no rollouts.jsonl and no rollouts/" in run("rollout", "view", "empty", code=2).error
         assert "does not exist" in run("rollout", "view", "nothing.jsonl", code=2).error
+
+
+def serve(llmkit: Command, *more: object) -> tuple[Any, str]:
+    """A server of scripted answers that takes its time, and its address once it takes requests."""
+    slowly = ["--engine", "echo", "--set", "engine.seconds_per_token=0.02"]
+    process = llmkit.start(["serve", "--model", "builtin:tiny-untrained", *slowly, "--port", 0, "--json", *more])
+    document = ""
+    while process.stdout is not None and (line := process.stdout.readline()):
+        document += line
+        if line.strip():
+            return process, json.loads(document)["url"]
+    raise AssertionError(process.communicate())
+
+
+def test_a_server_that_is_killed_in_the_middle_costs_no_rollout(llmkit: Command, chats: Path, tmp_path: Path):
+    template = ["--set", "model.chat_template=qwen"]
+    servers = [serve(llmkit, *template) for _ in range(2)]
+    try:
+        urls = ", ".join(url for _, url in servers)
+        start = [
+            "rollout",
+            "--model",
+            "builtin:tiny-untrained",
+            *template,
+            "--dataset",
+            "files",
+            "--dataset-path",
+            chats,
+        ]
+        start += ["--group-size", 2, "--max-new-tokens", 12, "--output-dir", "out", "--concurrency", 4]
+        process = llmkit.start([*start, "--engine", "openai", "--set", f"engine.urls=[{urls}]", "--json"])
+        wait_for_lines(process, tmp_path / "out" / "rollouts.jsonl", 8)
+        servers[0][0].send_signal(signal.SIGKILL)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert json.loads(out)["num_failed"] == 0
+        assert sorted(rollouts(tmp_path / "out")) == [(group, member) for group in range(40) for member in range(2)]
+    finally:
+        for server, _ in servers:
+            server.kill()
+            server.communicate(timeout=60)
