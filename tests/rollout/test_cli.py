@@ -21,7 +21,7 @@ def test_help_shows_meanings_defaults_and_plugins(capsys):
     assert cli.run(["rollout", "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Completions of each prompt. A resumed run may have more. [default: 1]" in out
-    assert "echo, native" in out
+    assert "What samples the completions. One of: " in out
     assert "single_turn" in out
     assert "llmkit rollout --preset builtin-tiny" in out
     assert "select Turn rollouts into rows" in out
