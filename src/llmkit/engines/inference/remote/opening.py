@@ -43,9 +43,10 @@ def served_logprobs(fleet: Fleet, deadlines: Deadlines) -> ServedLogprobs:
         ConfigError: they give none, or not all the same.
         EngineError: none answers.
     """
-    first, *others = [one.logprobs for one in ask_servers(fleet, detect, deadlines)]
-    if first is None or any(one != first for one in others):
-        kinds = ", ".join(sorted({str(one or "none") for one in (first, *others)}))
+    found: list[ServedLogprobs | None] = [one.logprobs for one in ask_servers(fleet, detect, deadlines)]
+    first = found[0]
+    if first is None or any(one != first for one in found):
+        kinds = ", ".join(sorted({str(one or "none") for one in found}))
         raise ConfigError(f"engine.urls: these servers give the log-probabilities {kinds}; all must give the same ones")
     return first
 
