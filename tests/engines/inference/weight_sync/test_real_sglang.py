@@ -9,11 +9,9 @@ from llmkit.engines.inference.weight_sync.opening import open_weight_sync
 from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
 from llmkit.errors import EngineError
 
-from .real_engines import assert_parity, training_over
+from .real_engines import LONG, NEAR, check_updates, training_over
 
 pytestmark = pytest.mark.engines
-
-LONG = [list(range(2, 514))]
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +21,8 @@ def served(tmp_path_factory):
         yield training
 
 
-def test_after_each_update_the_tokens_are_those_of_the_new_weights_and_carry_their_version(served):
-    for _ in range(3):
-        before = [completion.token_ids for completion in served.draw()]
-        served.step()
-        served.load_weights()
-        after = served.draw()
-        assert [completion.token_ids for completion in after] != before
-        assert all(completion.versions == [served.version] * 16 for completion in after)
-        assert_parity(served)
+def test_after_each_update_the_tokens_are_those_of_the_new_weights(served):
+    check_updates(served, 3)
 
 
 def test_the_prefix_cache_holds_nothing_of_the_old_weights(served):
@@ -40,7 +31,7 @@ def test_the_prefix_cache_holds_nothing_of_the_old_weights(served):
     served.step()
     served.load_weights()
     assert served.num_cached_of(LONG[0]) == 0
-    assert_parity(served, LONG)
+    assert served.distance(LONG) < NEAR
 
 
 @pytest.mark.parametrize("transport", ["disk", "gloo"])
@@ -49,10 +40,7 @@ def test_other_ways_bring_the_same_weights(served, transport, monkeypatch):
     config = WeightSyncConfig(transport=transport, bucket_mb=1, probe_every=1, dtype="bfloat16")
     other = open_weight_sync(config, served.policy, engine._dialect, engine._sync._receiver, max_lora_rank=None)
     monkeypatch.setattr(engine, "_sync", other)
-    for _ in range(2):
-        served.step()
-        served.load_weights()
-        assert_parity(served)
+    check_updates(served)
     other.close()
 
 
@@ -69,24 +57,17 @@ def test_a_wrong_update_is_caught_by_the_probe_and_the_next_one_mends_it(served,
         served.load_weights()
     monkeypatch.undo()
     served.load_weights()
-    assert_parity(served)
+    assert served.distance() < NEAR
 
 
 def test_two_processes_with_a_head_of_its_own(tmp_path):
     with training_over("sglang", tmp_path, tied=False, tp=2) as training:
-        for _ in range(2):
-            training.step()
-            training.load_weights()
-            assert_parity(training)
+        check_updates(training)
 
 
 def test_a_lora_travels_alone(tmp_path):
     lora = peft.LoraConfig(r=8, target_modules="all-linear", init_lora_weights="gaussian")
     with training_over("sglang", tmp_path, wrap=lambda model: wrap(model, lora, "lora")) as training:
-        for _ in range(2):
-            training.step()
-            training.load_weights()
-            assert training.engine._sync.adapter is not None
-            assert_parity(training)
-            assert_parity(training, LONG)
-            assert all(completion.versions == [training.version] * 16 for completion in training.draw())
+        check_updates(training)
+        assert training.engine._sync.adapter is not None
+        assert training.distance(LONG) < NEAR
