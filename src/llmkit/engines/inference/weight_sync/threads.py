@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -26,7 +27,7 @@ async def in_thread(work: Callable[P, T], *arguments: P.args, **options: P.kwarg
             outcome: tuple[Callable[[Any], None], Any] = (result.set_result, work(*arguments, **options))
         except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
             outcome = (result.set_exception, error)
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits any more
             loop.call_soon_threadsafe(tell, *outcome)
 
     threading.Thread(target=run, name="weight-sync", daemon=True).start()
