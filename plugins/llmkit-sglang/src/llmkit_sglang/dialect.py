@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequest, PauseMode, TokenScores
 from llmkit.engines.inference.remote.completions import stop_reason_of
 from llmkit.engines.inference.remote.contract import Link, ServerFacts
-from llmkit.engines.inference.remote.models import ask_models
+from llmkit.engines.inference.remote.models import model_cards
 from llmkit.engines.inference.remote.refusals import (
     ServedLogprobs,
     check_logprobs,
@@ -131,7 +131,7 @@ class SGLangDialect:
     async def facts(self, link: Link) -> ServerFacts:
         """See `Dialect.facts`."""
         await link.call("/ready", phase="asking how it is", method="GET")
-        return await ask_models(link, "")
+        return await _facts(link)
 
     async def stream(
         self, link: Link, request: GenerationRequest, version: int, *, whole: bool, timeout_seconds: float
@@ -171,7 +171,7 @@ class SGLangDialect:
 
     async def load_adapter(self, link: Link, name: str, path: Path, *, replace: bool) -> None:
         """See `Dialect.load_adapter`; the server was started with --enable-lora."""
-        if replace and name in (await ask_models(link, "")).adapters:
+        if replace and name in (await _facts(link)).adapters:
             await self.unload_adapter(link, name)
         phase = f"loading the adapter '{name}'"
         await link.call("/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, phase=phase)
@@ -194,6 +194,13 @@ class SGLangDialect:
 def open_dialect(logprobs: ServedLogprobs) -> SGLangDialect:
     """For a server that somebody else has started; which log-probabilities it gives follows from each request."""
     return SGLangDialect()
+
+
+async def _facts(link: Link) -> ServerFacts:
+    """Of its one model, whatever its name: weights from files change the name to the path of the files."""
+    cards = await model_cards(link)
+    length = next((card.max_model_len for card in cards if card.parent is None), None)
+    return ServerFacts(length, "", tuple(card.id for card in cards if card.parent is not None))
 
 
 def _served(server: str, sampling: SamplingParams) -> ServedLogprobs:
