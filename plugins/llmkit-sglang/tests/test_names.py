@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
+from llmkit_sglang.dialect import SGLangDialect
+
 from llmkit.engines.inference.remote.contract import Server
 from llmkit.engines.inference.remote.models import ModelCard, ModelList
-from llmkit_sglang.dialect import SGLangDialect
 
 
 class RenamedLink:
