@@ -99,10 +99,12 @@ def test_a_server_that_dies_in_an_update_does_not_keep_the_others_from_it(server
 
     async def story(engine: RemoteEngine) -> None:
         await engine.load_weights(1)
+        assert engine.current_starts() == [1, None]
         completion = await engine.generate(PROMPT, FIVE)
         assert set(completion.versions) == {1} == {weights_of(completion)}
         await asyncio.to_thread(processes[1].start)
         await until(lambda: len(engine._members.ready) == 2)
+        assert list(engine.current_starts()) == [engine.fleet.num_starts(0), engine.fleet.num_starts(1)]
         assert processes[1].ask()["weights"] == 1
 
     tell(processes, story, sync=sync)
