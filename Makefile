@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The environments of server engines that tests use are part of .venv, and not those of the user.
 ENGINES := LLMKIT_DATA=$(CURDIR)/$(VENV)/data
+# Threads that wait for each other by turning take the cores of processes beside them, and tests have many.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -16,16 +18,16 @@ demo: $(VENV)/installed ## Install llmkit and train a small model by reinforceme
 	$(BIN)/llmkit train grpo --preset gsm8k-tiny
 
 test: $(VENV)/installed-dev ## Run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST) -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed-dev ## Run the tests that take minutes, many processes or Node
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-engines: $(VENV)/data/engines/vllm.json $(VENV)/data/engines/sglang.json ## Install vLLM and SGLang, each in an environment of its own, and run the tests that need them
-	$(ENGINES) $(BIN)/python -m pytest -m engines
+	$(ENGINES) $(PYTEST) -m engines
 
 test-vllm: $(VENV)/data/engines/vllm.json ## The same with vLLM alone
-	$(ENGINES) $(BIN)/python -m pytest -m engines -k 'not sglang'
+	$(ENGINES) $(PYTEST) -m engines -k 'not sglang'
 
 $(VENV)/data/engines/%.json: | $(VENV)/installed-dev
 	$(ENGINES) $(BIN)/llmkit engines install $*
