@@ -3,20 +3,24 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import peft
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from llmkit import plugins
+from llmkit.adapters.wrapping import wrap
 from llmkit.config.schema import DeviceConfig, ModelConfig
+from llmkit.config.weight_sync import WeightSyncConfig
 from llmkit.engines.inference.contract import Demand, EngineContext, GenerationRequest
+from llmkit.engines.inference.weight_sync.opening import open_weight_sync
 from llmkit.engines.servers.environments import find_program
 from llmkit.errors import ConfigError, PluginError
 from llmkit.models.policy import Policy
@@ -72,22 +76,23 @@ def kill_server(url: str) -> None:
 class Training:
     """The policy, the engine over servers, and the event loop that it belongs to."""
 
-    def __init__(self, policy: Policy, engine: Any, runner: asyncio.Runner) -> None:
+    def __init__(self, policy: Policy, engine: Any, runner: asyncio.Runner, directory: Path) -> None:
         self.policy = policy
         self.engine = engine
         self.version = 0
+        self.directory = directory
         self._runner = runner
 
     def run(self, work: Coroutine[Any, Any, Any], seconds: float = 400.0) -> Any:
         """The result of asynchronous work."""
         return self._runner.run(asyncio.wait_for(work, seconds))
 
-    def step(self) -> None:
+    def step(self, size: float = 0.03) -> None:
         """Move the weights that train, by so much that other tokens come."""
         with torch.no_grad():
             for parameter in self.policy.model.parameters():
                 if parameter.requires_grad:
-                    parameter += 0.03 * torch.randn_like(parameter)
+                    parameter += size * torch.randn_like(parameter)
 
     def load_weights(self) -> None:
         """Bring the present weights to the servers."""
@@ -130,26 +135,42 @@ class Training:
         return self.run(first())
 
 
-def check_updates(training: Training, count: int = 2) -> None:
+def check_updates(training: Training, count: int = 2, size: float = 0.03) -> None:
     """Servers draw with the weights of before until an update, and with the new ones after it."""
     for _ in range(count):
-        training.step()
+        training.step(size)
         assert training.distance() > NEAR
         training.load_weights()
         assert training.distance() < NEAR
 
 
+def check_lora(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A LoRA beside the weights that the servers were started with; they must not have got others yet."""
+    engine = training.engine
+    base = Qwen3ForCausalLM.from_pretrained(training.directory, dtype=torch.float32)
+    lora = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", init_lora_weights="gaussian")
+    policy = Policy(wrap(base, lora, "lora").eval(), torch.device("cpu"), torch.float32)
+    sync = open_weight_sync(
+        WeightSyncConfig(probe_every=1), policy, engine._dialect, engine._sync._receiver, max_lora_rank=8
+    )
+    monkeypatch.setattr(engine, "_sync", sync)
+    monkeypatch.setattr(training, "policy", policy)
+    check_updates(training, size=0.1)
+    assert sync.adapter is not None
+    training.draw(LONG)
+    check_updates(training, 1, size=0.1)
+    assert training.distance(LONG) < NEAR
+    sync.close()
+
+
 @contextmanager
-def training_over(
-    name: str, directory: Path, *, tied: bool = True, wrap: Callable[[Any], Any] = lambda model: model, **settings: Any
-) -> Iterator[Training]:
+def training_over(name: str, directory: Path, *, tied: bool = True, **settings: Any) -> Iterator[Training]:
     """Servers of an engine over a fresh model; they are gone afterwards."""
     front = front_of(name)
     model = directory / "model"
     save_model(model, tied=tied)
-    policy = Policy(
-        wrap(Qwen3ForCausalLM.from_pretrained(model, dtype=torch.float32)).eval(), torch.device("cpu"), torch.float32
-    )
+    whole: Any = Qwen3ForCausalLM.from_pretrained(model, dtype=torch.float32)
+    policy = Policy(whole.eval(), torch.device("cpu"), torch.float32)
     context = EngineContext(ModelConfig(path=str(model)), DeviceConfig(), policy, demand=Demand(16, 1024))
     config = front.Config(
         **{"dtype": "bfloat16", "cache_memory_gb": 0.5, "log_dir": str(directory / "logs"), **WAITS, **settings}
@@ -157,6 +178,6 @@ def training_over(
     with asyncio.Runner() as runner:
         engine = front.build(config, context)
         try:
-            yield Training(policy, engine, runner)
+            yield Training(policy, engine, runner, model)
         finally:
             runner.run(engine.close())

@@ -1,24 +1,26 @@
 """Weights in real SGLang servers: what they draw is scored with the policy's own model."""
 
-import peft
 import pytest
 
-from llmkit.adapters.wrapping import wrap
 from llmkit.config.weight_sync import WeightSyncConfig
 from llmkit.engines.inference.weight_sync.opening import open_weight_sync
 from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
 from llmkit.errors import EngineError
 
-from .real_engines import LONG, NEAR, check_updates, training_over
+from .real_engines import LONG, NEAR, check_lora, check_updates, training_over
 
 pytestmark = pytest.mark.engines
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """One server with an output head that shares the embedding's weights."""
-    with training_over("sglang", tmp_path_factory.mktemp("sglang")) as training:
+    """One server with an output head that shares the embedding's weights, and room for an adapter."""
+    with training_over("sglang", tmp_path_factory.mktemp("sglang"), max_loras=1, max_lora_rank=8) as training:
         yield training
+
+
+def test_a_lora_travels_alone(served, monkeypatch):
+    check_lora(served, monkeypatch)
 
 
 def test_after_each_update_the_tokens_are_those_of_the_new_weights(served):
@@ -63,11 +65,3 @@ def test_a_wrong_update_is_caught_by_the_probe_and_the_next_one_mends_it(served,
 def test_two_processes_with_a_head_of_its_own(tmp_path):
     with training_over("sglang", tmp_path, tied=False, tp=2) as training:
         check_updates(training)
-
-
-def test_a_lora_travels_alone(tmp_path):
-    lora = peft.LoraConfig(r=8, target_modules="all-linear", init_lora_weights="gaussian")
-    with training_over("sglang", tmp_path, wrap=lambda model: wrap(model, lora, "lora")) as training:
-        check_updates(training)
-        assert training.engine._sync.adapter is not None
-        assert training.distance(LONG) < NEAR

@@ -2,16 +2,14 @@
 
 import re
 
-import peft
 import pytest
 
-from llmkit.adapters.wrapping import wrap
 from llmkit.config.weight_sync import WeightSyncConfig
 from llmkit.engines.inference.weight_sync.opening import open_weight_sync
 from llmkit.engines.inference.weight_sync.policy_weights import PolicyWeights
 from llmkit.errors import EngineError
 
-from .real_engines import LONG, NEAR, Training, check_updates, kill_server, training_over
+from .real_engines import LONG, NEAR, Training, check_lora, check_updates, kill_server, training_over
 
 pytestmark = pytest.mark.engines
 
@@ -30,49 +28,46 @@ def check_prefix_cache(training: Training) -> None:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """One server as users have it: compiled, with an output head that shares the embedding's weights."""
-    with training_over("vllm", tmp_path_factory.mktemp("vllm")) as training:
+def served(tmp_path_factory):
+    """One server with an output head that shares the embedding's weights, and room for an adapter."""
+    settings = {"eager": True, "max_loras": 1, "max_lora_rank": 8}
+    with training_over("vllm", tmp_path_factory.mktemp("vllm"), **settings) as training:
         yield training
 
 
-def test_after_each_update_the_tokens_are_those_of_the_new_weights(compiled):
-    check_updates(compiled, 3)
-
-
-def test_the_prefix_cache_holds_nothing_of_the_old_weights(compiled):
-    check_prefix_cache(compiled)
+def test_a_lora_travels_alone_and_other_ways_come_after_it(served, monkeypatch):
+    check_lora(served, monkeypatch)
 
 
 @pytest.mark.parametrize("transport", ["disk", "gloo"])
-def test_other_ways_bring_the_same_weights(compiled, transport, monkeypatch):
-    engine = compiled.engine
+def test_other_ways_bring_the_same_weights(served, transport, monkeypatch):
+    engine = served.engine
     config = WeightSyncConfig(transport=transport, bucket_mb=1, probe_every=1)
-    other = open_weight_sync(config, compiled.policy, engine._dialect, engine._sync._receiver, max_lora_rank=None)
+    other = open_weight_sync(config, served.policy, engine._dialect, engine._sync._receiver, max_lora_rank=None)
     monkeypatch.setattr(engine, "_sync", other)
-    check_updates(compiled)
+    check_updates(served)
     other.close()
 
 
-def test_a_wrong_update_is_caught_by_the_probe_and_the_next_one_mends_it(compiled, monkeypatch):
+def test_a_wrong_update_is_caught_by_the_probe_and_the_next_one_mends_it(served, monkeypatch):
     right = PolicyWeights.tensors
 
     def with_a_wrong_head(self, dtype):
         for name, tensor in right(self, dtype):
             yield name, tensor.flip(0).contiguous() if name == "model.embed_tokens.weight" else tensor
 
-    monkeypatch.setattr(compiled.engine._sync, "_is_verified", False)
+    monkeypatch.setattr(served.engine._sync, "_is_verified", False)
     monkeypatch.setattr(PolicyWeights, "tensors", with_a_wrong_head)
     with pytest.raises(EngineError, match=r"token \d+ at place \d+ of a probe has log-probability -?[\d.]+ there and"):
-        compiled.load_weights()
+        served.load_weights()
     with pytest.raises(EngineError, match="unknown"):
-        compiled.draw()
+        served.draw()
     monkeypatch.undo()
-    compiled.load_weights()
-    assert compiled.distance() < NEAR
+    served.load_weights()
+    assert served.distance() < NEAR
 
 
-def test_an_update_that_lacks_a_tensor_is_refused_by_the_server(compiled, monkeypatch):
+def test_an_update_that_lacks_a_tensor_is_refused_by_the_server(served, monkeypatch):
     right = PolicyWeights.tensors
     name = "model.layers.2.mlp.down_proj.weight"
 
@@ -81,30 +76,28 @@ def test_an_update_that_lacks_a_tensor_is_refused_by_the_server(compiled, monkey
 
     monkeypatch.setattr(PolicyWeights, "tensors", without_one)
     with pytest.raises(EngineError, match=re.escape(f"weights got nothing: {name}")):
-        compiled.load_weights()
+        served.load_weights()
     monkeypatch.undo()
-    compiled.load_weights()
-    assert compiled.distance() < NEAR
+    served.load_weights()
+    assert served.distance() < NEAR
 
 
-def test_a_server_that_was_killed_comes_back_with_the_weights_of_the_update(compiled):
-    compiled.step()
-    compiled.load_weights()
-    fleet = compiled.engine.fleet
+def test_a_server_that_was_killed_comes_back_with_the_weights_of_the_update(served):
+    served.step()
+    served.load_weights()
+    fleet = served.engine.fleet
     kill_server(fleet.servers[0].url)
-    assert compiled.distance() < NEAR
+    assert served.distance() < NEAR
     assert fleet.num_starts(0) == 2
 
 
-def test_two_processes_of_a_server_that_compiles_nothing_with_a_head_of_its_own(tmp_path):
-    with training_over("vllm", tmp_path, tied=False, tp=2, eager=True) as training:
+def test_compiled_code_draws_tokens_that_are_those_of_the_new_weights(tmp_path):
+    with training_over("vllm", tmp_path) as training:
         check_updates(training)
         check_prefix_cache(training)
 
 
-def test_a_lora_travels_alone(tmp_path):
-    lora = peft.LoraConfig(r=8, target_modules="all-linear", init_lora_weights="gaussian")
-    with training_over("vllm", tmp_path, wrap=lambda model: wrap(model, lora, "lora"), eager=True) as training:
+def test_two_processes_with_a_head_of_its_own(tmp_path):
+    with training_over("vllm", tmp_path, tied=False, tp=2, eager=True) as training:
         check_updates(training)
-        assert training.engine._sync.adapter is not None
         check_prefix_cache(training)
