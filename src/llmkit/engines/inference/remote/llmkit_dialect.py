@@ -1,5 +1,6 @@
 """How llmkit's own server is spoken to: `POST /generate`, which has everything that an engine has."""
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,7 +12,6 @@ from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequ
 from llmkit.engines.inference.remote.contract import Link, ServerFacts
 from llmkit.engines.inference.remote.models import ask_models
 from llmkit.engines.inference.remote.prometheus import metric_values
-from llmkit.engines.inference.remote.refusals import refuse
 from llmkit.engines.inference.remote.seeds import folded
 from llmkit.errors import RequestError
 from llmkit.types import SamplingParams, StopReason, Structure
@@ -72,9 +72,6 @@ class LLMKitDialect:
 
     def check(self, request: GenerationRequest) -> None:
         """See `Dialect.check`; the server itself refuses what its engine does not have."""
-        sampling = request.sampling
-        if sampling.structure is not None and sampling.structure.kind == "json":
-            raise refuse(self.name, "structure", "json", "has schemas: give the schema of what is wanted")
 
     async def facts(self, link: Link) -> ServerFacts:
         """See `Dialect.facts`."""
@@ -193,8 +190,12 @@ def _sampling(sampling: SamplingParams) -> dict[str, Any]:
 
 def _structure(structure: Structure) -> dict[str, Any]:
     """In the words of `structured_outputs`."""
-    if structure.kind == "choice":
-        import json
-
-        return {"choice": json.loads(structure.text)}
-    return {"json" if structure.kind == "json_schema" else structure.kind: structure.text}
+    match structure.kind:
+        case "json":
+            return {"json": {}}  # a schema that everything fits
+        case "json_schema":
+            return {"json": structure.text}
+        case "choice":
+            return {"choice": json.loads(structure.text)}
+        case kind:
+            return {kind: structure.text}
