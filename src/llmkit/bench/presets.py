@@ -50,6 +50,22 @@ def option_names(context: typer.Context) -> dict[str, Any]:
     }
 
 
+def check_preset(benchmark: str, name: str) -> dict[str, Any]:
+    """Read a preset as the command would; returns the values of its options.
+
+    Args:
+        benchmark: `serve`, say.
+        name: of the preset.
+
+    Raises:
+        ConfigError: there is no such preset, or it names an option that the command does not have.
+    """
+    from llmkit.bench.cli import app
+
+    command = typer.main.get_command(app).commands[benchmark]  # type: ignore[attr-defined]
+    return command.make_context(benchmark, ["--preset", name]).params
+
+
 Preset = Annotated[
     str | None,
     typer.Option(

@@ -1,10 +1,14 @@
 """What every preset package promises: each file lies in a command's folder, says what it is for, and resolves."""
 
 from llmkit import plugins
+from llmkit.bench.presets import check_preset
 from llmkit.config.presets import Preset, list_presets
 from llmkit.config.resolve import resolve
 from llmkit.config.runs import schema_of
 from llmkit.testing.front import PluginContract
+
+BENCH = "bench/"
+"""Presets in such folders hold the options of a benchmark, and no run."""
 
 
 class PresetsContract(PluginContract):
@@ -27,5 +31,8 @@ class PresetsContract(PluginContract):
         for preset in self.presets():
             command = preset.command
             name = f"{preset.package}:{preset.name.removeprefix(f'{command}/')}"
+            if command.startswith(BENCH):
+                check_preset(command.removeprefix(BENCH), name)
+                continue
             data = ["dataset.name=arithmetic"] if preset.is_algorithm else []
             resolve(schema_of(command), command=command, preset=name, overrides=data, environ={})
