@@ -15,7 +15,7 @@ FAMILIES = ("granite", "llama", "ministral", "mistral", "phi3", "qwen2", "qwen3"
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Those whose angles do not depend on how long a sequence has become."""
 MAX_HEAD_DIM = 512
-"""As in `kernels/model.cpp`."""
+"""As in `kernels/typed_model.h`."""
 PROJECTIONS = {
     "self_attn.q_proj": ("query",),
     "self_attn.k_proj": ("key",),
