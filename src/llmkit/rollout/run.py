@@ -6,12 +6,13 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from llmkit import plugins
 from llmkit.config.resolve import Resolved
 from llmkit.config.rollout import RolloutRun
+from llmkit.data.codec import TextCodec
 from llmkit.data.contract import Ordered
 from llmkit.data.opening import open_codec
 from llmkit.disk import write_text
@@ -96,7 +97,9 @@ def sample(
         path.unlink(missing_ok=True)  # what failed before is read, or made, again
     total = None if source.num_rows is None else source.num_rows * run.group_size
     with (
+        ExitStack() as afterwards,
         asyncio.Runner() as loop,
+        opened(loop, workflow, scorer, source.codec),
         closing(open_progress(total, LINE_SECONDS, noun="rollout")) as progress,
         started(loop, run, source, directory, max_length) as engine,
     ):
@@ -112,19 +115,12 @@ def sample(
             seed=f"{run.seed}:rollout",
             timeout_seconds=run.timeout_seconds,
         )
-        prompts = source.prompts(max_length, ledger.done, report)
+        # Closed once the loop has ended, and with it the thread that may still be reading a row.
+        prompts = afterwards.enter_context(closing(source.prompts(max_length, ledger.done, report)))
         try:
-            loop.run(open_workflow(workflow, source.codec))
-            if scorer is not None:
-                loop.run(scorer.start())
             loop.run(maker.make_all(prompts, run.concurrency, keeper))
         except KeyboardInterrupt:
             raise interrupted(directory, ledger.done.num_rollouts, total) from None
-        finally:
-            loop.run(close_workflow(workflow))
-            if scorer is not None:
-                loop.run(scorer.close())
-    prompts.close()
     return keeper
 
 
@@ -176,6 +172,20 @@ def longest(run: RolloutRun) -> int:
 def sampling_of(run: RolloutRun, stop_token_ids: tuple[int, ...]) -> SamplingParams:
     """How the run draws."""
     return SamplingParams(**run.sampling.model_dump(), stop_token_ids=stop_token_ids)
+
+
+@contextmanager
+def opened(loop: asyncio.Runner, workflow: Any, scorer: Scorer | None, codec: TextCodec) -> Iterator[None]:
+    """Get workflow and rewards ready, before an engine takes its time to start; close them however the run ends."""
+    try:
+        loop.run(open_workflow(workflow, codec))
+        if scorer is not None:
+            loop.run(scorer.start())
+        yield
+    finally:
+        loop.run(close_workflow(workflow))
+        if scorer is not None:
+            loop.run(scorer.close())
 
 
 @contextmanager
