@@ -22,10 +22,11 @@ pytestmark = pytest.mark.engines
 SECONDS = 280
 SMALL = ["--prompts-per-step", 4, "--group-size", 4, "--max-new-tokens", 24, "--max-length", 320, "--threads", 1]
 PROBLEMS = ["--model", "builtin:tiny-untrained", "--set", "dataset={name: arithmetic, size: 64, max_steps: 1}"]
-LEARNS = ["--learning-rate", "1e-3", "--reward", "share", "--checkpoint-every", 2]
+LEARNS = ["--learning-rate", "1e-2", "--reward", "share", "--checkpoint-every", 2]
 EXACT = ["--set", "engine.dtype=float32", "--set", "engine.eager=true"]
-KL, ABS_P = 1e-4, 0.02
-"""Most mismatch that other kernels of the same precision explain."""
+RATIO = 1e-3
+"""Most that a token's probability differs by between trainer and server: other kernels of the same precision. A step's
+weights that did not arrive make it tens of times as much."""
 
 
 @pytest.fixture(params=["vllm", "sglang"])
@@ -65,8 +66,8 @@ def check(run: Path, num_steps: int) -> None:
     rows = read_metrics(run)
     assert [row["step"] for row in rows] == list(range(1, num_steps + 1))
     for row in rows:
-        assert row["logprob_mismatch_kl"] < KL
-        assert row["logprob_mismatch_abs_p_max"] < ABS_P
+        for name in ("p01", "p50", "p99", "max"):
+            assert row[f"logprob_mismatch_ratio_{name}"] == pytest.approx(1.0, abs=RATIO)
         assert row["staleness_max"] == 0
         assert row["grad_norm"] > 0
         assert versions(run, row["step"]) == {row["step"] - 1}
@@ -99,7 +100,7 @@ def test_five_steps_learn_with_the_weights_of_each_step(grpo: list[object], tmp_
 
 def test_an_adapter_is_all_that_travels(grpo: list[object], tmp_path: Path):
     out = tmp_path / "run"
-    finish(*grpo, "--adapter", "lora", "--learning-rate", "1e-2", "--max-steps", 5, "--output-dir", out)
+    finish(*grpo, "--adapter", "lora", "--max-steps", 5, "--output-dir", out)
     check(out, 5)
     (log,) = (out / "servers").glob("*.log")
     assert "lora" in log.read_text().lower()

@@ -44,6 +44,17 @@ def test_a_server_that_does_not_become_ready_in_time_is_ended_and_named(nursery:
     assert not any(map(lives, nursery.processes()))
 
 
+def test_whoever_waits_for_a_server_hears_when_its_watch_breaks(nursery: Nursery):
+    class Closed(list):
+        def append(self, line: str) -> None:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    nursery.told = Closed()
+    server = nursery.started()
+    assert "is not looked after any more: BrokenPipeError: [Errno 32] Broken pipe" in (server.failure or "")
+    assert not any(map(lives, nursery.processes() if nursery.pids.exists() else []))
+
+
 def test_a_program_that_is_not_there_is_named(nursery: Nursery):
     server = nursery.started(command=replace(nursery.command(), arguments=("/no/such/program",)))
     assert "exit code 127" in (server.failure or "")

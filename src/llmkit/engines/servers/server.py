@@ -88,6 +88,14 @@ class SupervisedServer:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._keep_alive()
+        except Exception as error:  # noqa: BLE001 - in a thread nobody would hear of it, and all would wait for ever
+            self._failure = f"{self._where()} is not looked after any more: {type(error).__name__}: {error}"
+        finally:
+            self._settled.set()
+
+    def _keep_alive(self) -> None:
         starts: deque[float] = deque()
         while not self._stopping.is_set():
             reason = self._live_once()
@@ -106,7 +114,6 @@ class SupervisedServer:
             wait = min(longest, first * 2 ** (len(starts) - 1))
             self._tell(f"{self.label} {reason}; starting it again in {format_seconds(wait)} (log: {self.log})")
             self._stopping.wait(wait)
-        self._settled.set()
 
     def _live_once(self) -> str:
         """From start to end. Returns what ended it, to go on from the server's name."""
