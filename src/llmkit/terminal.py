@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters: a model may sample those that clear a screen or change its colours."""
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What a model may sample and a terminal must not get: characters that clear a screen or cannot be printed."""
 
 
 def note(message: str) -> None:
@@ -25,7 +25,7 @@ def warn(message: str) -> None:
 
 
 def visible(text: str) -> str:
-    """`text` with control characters, other than tab and newline, spelled out."""
+    """`text` with control characters, other than tab and newline, and lone surrogates spelled out."""
     return UNSAFE.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 

@@ -1,12 +1,13 @@
 """From files of rollouts to what is seen of them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
+
 from llmkit.errors import DataError
-from llmkit.rollout.lines import rollout_files
+from llmkit.rollout.lines import encode, rollout_files
 from llmkit.rollout.summary import summarize
 from llmkit.rollout.telling import print_summary
 from llmkit.rollout.viewing.finding import Found, Order, Wanted, find
@@ -55,7 +56,7 @@ def show(paths: Sequence[Path], wanted: Wanted, request: Request) -> None:
     lines = [spot.read() for spot in found.spots[start : start + limit]]
     if request.as_json:
         for line in lines:
-            print(json.dumps(line, ensure_ascii=False))
+            typer.echo(encode(line), nl=False)
         return
     codec = find_codec(files[0], request.model) if any("completion_ids" in line for line in lines) else None
     shown = [(line, tokens_of(line, codec)) for line in lines]
