@@ -26,8 +26,8 @@ test-slow: $(VENV)/installed-dev ## Run the tests that take minutes, many proces
 test-engines: $(VENV)/data/engines/vllm.json $(VENV)/data/engines/sglang.json ## Install vLLM and SGLang, each in an environment of its own, and run the tests that need them
 	$(ENGINES) $(PYTEST) -m engines
 
-test-vllm: $(VENV)/data/engines/vllm.json ## The same with vLLM alone
-	$(ENGINES) $(PYTEST) -m engines -k 'not sglang'
+test-vllm: $(VENV)/data/engines/vllm.json ## Run those of them that need vLLM alone and take little time
+	$(ENGINES) $(PYTEST) -m 'engines and not slow' -k 'not sglang'
 
 $(VENV)/data/engines/%.json: | $(VENV)/installed-dev
 	$(ENGINES) $(BIN)/llmkit engines install $*

@@ -105,6 +105,7 @@ PROGRAM = Program(
     },
     module="sglang",
     package="sglang",
+    cpu_path=(str(CPU_SHIM),),
     option_devices={"eager": "cuda"},
     additions=additions,
     objections=objections,

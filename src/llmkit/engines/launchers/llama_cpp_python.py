@@ -49,7 +49,7 @@ PROGRAM = Program(
         Hint(r"unrecognized arguments", "It does not know all arguments of engine.extra_args (or behind `--`)"),
     ),
     recipes={"cpu": RECIPE, "cuda": RECIPE},
-    seen_running="llama-cpp-python 0.3.36 on a CPU",
+    seen_running="llama-cpp-python 0.3.36 on a CPU, by hand",
 )
 
 

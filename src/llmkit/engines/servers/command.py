@@ -22,14 +22,9 @@ from llmkit.engines.servers.program import (
     Switch,
     Variable,
 )
+from llmkit.engines.servers.variables import own_environment
 from llmkit.errors import ConfigError
 
-FOREIGN = (
-    "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "OMP_NUM_THREADS", "RANK", "LOCAL_RANK", "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "MASTER_ADDR", "MASTER_PORT",
-)  # fmt: skip
-"""Variables that say something of llmkit's own environment, threads and place in a distributed run."""
-FOREIGN_PREFIXES = ("TORCHELASTIC_", "LLMKIT__")
 MASK = "***"
 
 
@@ -55,12 +50,7 @@ class Command:
 
     def environment(self) -> dict[str, str]:
         """All variables of the server's process."""
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in FOREIGN and not name.startswith(FOREIGN_PREFIXES)
-        }
-        return own | dict(self.variables)
+        return own_environment() | dict(self.variables)
 
     def __str__(self) -> str:
         """As one would type it, without the key."""

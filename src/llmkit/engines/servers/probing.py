@@ -1,10 +1,13 @@
 """What an environment has of a server program, found out by its own interpreter, without starting a server."""
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass, field
 
+from llmkit import machine
 from llmkit.engines.servers.program import Program
+from llmkit.engines.servers.variables import own_environment
 
 PROBE_SECONDS = 300.0
 SCRIPT = """
@@ -49,10 +52,18 @@ def probe(program: Program, python: str) -> Findings:
     harmful = recipe.remove if recipe is not None else ()
     packages = list(dict.fromkeys((program.package, "torch", "transformers", *harmful)))
     asked = json.dumps({"packages": packages, "module": program.module})
-    command = [python, "-I", "-c", SCRIPT, asked]
+    paths = () if machine.nvidia_gpus() else program.cpu_path
+    variables = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL
+            [python, "-s", "-c", SCRIPT, asked],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_SECONDS,
+            stdin=subprocess.DEVNULL,
+            env=own_environment() | variables,
+            cwd="/",  # where nothing is that could be imported by mistake
         )
     except subprocess.TimeoutExpired:
         return Findings((f"{python} did not import {program.module} within {PROBE_SECONDS:g} s",))

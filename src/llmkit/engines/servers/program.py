@@ -192,6 +192,7 @@ class Program:
         options: where each option goes. One that is not here cannot be set.
         module: what the environment must be able to import; empty for a program that is no Python package.
         package: the package whose version counts; empty where none does.
+        cpu_path: directories that its interpreter finds modules in where there is no GPU, to import it.
         executable: the program to find on the PATH, for one without a Python environment; empty otherwise.
         devices: what it runs on.
         option_devices: options that it knows on one device only.
@@ -218,6 +219,7 @@ class Program:
     options: Mapping[Option, tuple[Place, ...]]
     module: str = ""
     package: str = ""
+    cpu_path: tuple[str, ...] = ()
     executable: str = ""
     devices: tuple[Device, ...] = ("cuda", "cpu")
     option_devices: Mapping[Option, Device] = field(default_factory=dict)
