@@ -209,3 +209,10 @@ class TestPresets:
     def test_a_package_without_presets_is_broken(self, fake_package):
         fake_package("acme", {"presets": {"acme": "acme_presets"}}, {"acme_presets/__init__.py": ""})
         assert "holds no .yaml file" in plugins.inspect("presets", "acme").detail
+
+
+def test_a_plugin_of_ours_in_a_package_of_its_own_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(plugins, "_index", lambda kind: {})
+    monkeypatch.setattr(plugins, "unmet_of_extra", lambda package, extra: [f"llmkit-{extra}>=0.1"])
+    with pytest.raises(PluginError, match=r"The engine 'vllm' needs llmkit-vllm>=0\.1: pip install 'llmkit\[vllm\]'"):
+        plugins.find("engines", "vllm")
