@@ -88,7 +88,10 @@ class Asking:
 
 def build(config: Any, context: EngineContext) -> Any:
     """What a plugin's front has."""
-    return Engine() if context.shared is None else Asking(context.shared)
+    if context.shared is None:
+        return Engine()
+    assert [context.shared.fleet.num_starts(server.index) for server in SERVERS] == [1, 1]
+    return Asking(context.shared)
 
 
 def settled(look: Any, expected: Any) -> Any:

@@ -240,9 +240,10 @@ def open_engine(
         with together.agreeing():
             if together.is_main:
                 engine = start(context)
+        # The first notice is there before anybody can look for it.
+        announcer = stack.enter_context(Announcer(engine)) if together.is_main else None
         servers: Sequence[Server] = together.broadcast(engine.fleet.servers if together.is_main else ())
         check_reach(servers)
-        announcer = stack.enter_context(Announcer(engine)) if together.is_main else None
         with together.agreeing():
             if not together.is_main:
                 fleet = AnnouncedFleet(servers)
