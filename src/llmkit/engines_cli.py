@@ -197,7 +197,7 @@ def _state(row: dict[str, Any]) -> str:
     if not row["installed"]:
         return row["detail"]
     if row["kind"] == "in-process":
-        return "runs in llmkit's own process"
+        return "starts no server"
     owner = " (made by llmkit)" if row["managed"] else ""
     return f"{row['version'] or 'installed'} in {row['path']}{owner}"
 

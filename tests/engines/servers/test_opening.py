@@ -141,10 +141,10 @@ def test_more_than_there_is_is_refused_before_anything_starts(tmp_path, monkeypa
 
 
 def test_a_device_that_is_not_here_is_refused(tmp_path):
-    assert refusal(tmp_path, device="cuda") == "Small needs a GPU, and this machine shows none"
+    assert refusal(tmp_path, device="cuda") == "Small needs at least one GPU, and this machine shows none"
     assert "device.device=mps: Small runs on cuda and cpu" in refusal(tmp_path, device="mps")
     only_npu = Program(**(vars(PROGRAM) | {"devices": ("npu",)}))
-    assert refusal(tmp_path, program=only_npu) == "Small needs a NPU, and this machine shows none"
+    assert refusal(tmp_path, program=only_npu) == "Small needs at least one NPU, and this machine shows none"
 
 
 def test_what_the_model_does_not_allow_is_refused_all_at_once(tmp_path):

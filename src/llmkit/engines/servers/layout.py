@@ -86,7 +86,7 @@ def choose_device(program: Program, device: str) -> Device:
             f"device.device={device}: {program.title} runs on {' and '.join(program.devices)}; leave device.device out"
         )
     missing = NAMES[program.devices[0] if device == "auto" else device]  # type: ignore[index]
-    raise ConfigError(f"{program.title} needs a {missing}, and this machine shows none")
+    raise ConfigError(f"{program.title} needs at least one {missing}, and this machine shows none")
 
 
 def accelerators(device: Device) -> list[str]:
