@@ -35,7 +35,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vllm(directory: Path) -> Iterator[Fleet]:
-    with real_fleet("vllm", directory) as fleet:
+    # The routes for pausing, which servers beside a trainer have; without them an engine leaves its requests instead.
+    with real_fleet("vllm", directory, extra_env={"VLLM_SERVER_DEV_MODE": "1"}) as fleet:
         yield fleet
 
 

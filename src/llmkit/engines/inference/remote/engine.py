@@ -134,7 +134,9 @@ class RemoteEngine:
             await self._requests.ended_soon(GRACE_SECONDS)
         elif not await self._pause_servers("keep"):
             await self.resume()
-            raise RequestError(f"{self._dialect.name} servers cannot pause with mode=keep, only with abort and wait")
+            raise RequestError(
+                f"these {self._dialect.name} servers have no pause with mode=keep; abort and wait they can"
+            )
 
     async def resume(self) -> None:
         """Go on after `pause`."""
