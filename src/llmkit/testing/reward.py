@@ -53,8 +53,10 @@ class RewardContract(FrontContract):
 
     def test_what_it_knows_quickly_is_what_it_says(self) -> None:
         quick = getattr(self.plugin(), "quick", None)
+        if quick is None:
+            return
         reward, config = self.build(), self.config()
-        for one in self.rollouts if quick is not None else ():
+        for one in self.rollouts:
             assert quick(config, one) in (None, _score(reward, one))
 
     def test_better_completions_earn_more(self) -> None:
