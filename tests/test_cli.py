@@ -212,7 +212,7 @@ class TestCompletion:
         assert "gsm8k-tiny" in self.bash("llmkit train grpo --preset gsm")
 
     def test_of_plugins(self):
-        assert self.bash("llmkit train grpo --engine ") == ["echo", "native", "openai"]
+        assert {"echo", "native", "openai"} <= set(self.bash("llmkit train grpo --engine "))
         assert self.bash("llmkit plugins show question") == ["question_answer"]
 
     def test_after_other_options_with_values(self):

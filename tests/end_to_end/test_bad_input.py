@@ -22,7 +22,7 @@ class TestSettings:
             (["--set", "optim.learnig_rate=1"], "Did you mean 'learning_rate'?"),
             (["--set", "lr=1"], "optim.learning_rate"),
             (["--set", "optim.learning_rate=fast"], "--set optim.learning_rate=fast: must be a number"),
-            (["--learning-rate", "-1"], "--learning-rate: optim.learning_rate: must be greater than 0"),
+            (["--learning-rate", "-1"], "--learning-rate: optim.learning_rate: must be at least 0"),
             (["--set", "optim.optimizer.betas=0.9"], "--set optim.optimizer.betas=0.9: must be"),
             (["--device", "gpu"], "'cuda'"),
             (["--dataset", "fils"], "No dataset named 'fils'. Did you mean 'files'?"),

@@ -147,7 +147,7 @@ def test_killed_and_resumed_its_servers_get_the_weights_of_the_checkpoint_first(
     llmkit.run("train", "grpo", "--resume", "--output-dir", killed)
     assert comparable(killed) == comparable(whole)
     loads = (killed / "loads.txt").read_text().split()[len(before) :]
-    assert int(loads[0]) in (4, 6)  # the checkpoint's
+    assert int(loads[0]) in (2, 4, 6)  # the newest checkpoint's that was whole
     assert loads == [str(step) for step in range(int(loads[0]), 9)]
     for step in range(1, 9):
         name = f"step-{step:05d}.jsonl"

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -43,6 +45,20 @@ class TestPrograms:
     def test_it_may_write_in_a_directory_that_goes_away(self):
         assert run("open('x', 'w').write('a'); print(open('/tmp/x').read())").stdout == "a\n"
         assert "FileNotFoundError" in run("open('x')").stderr
+
+    def test_an_environment_below_the_directory_that_programs_write_in_is_seen(self):
+        with TemporaryDirectory(dir="/tmp") as directory:  # which is where /tmp is another one in the sandbox
+            environment = Path(directory) / "env"
+            venv.create(environment, symlinks=True)
+            script = (
+                "import asyncio\nfrom llmkit.rollout.sandbox.sandbox import *\n"
+                "print(asyncio.run(Sandbox(SandboxConfig()).run('import sys; print(sys.prefix)')).stdout)"
+            )
+            known = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+            ran = subprocess.run(
+                [environment / "bin" / "python", "-c", script], env=known, capture_output=True, text=True, check=True
+            )
+            assert ran.stdout.strip() == str(environment)
 
     def test_many_run_side_by_side(self):
         async def together() -> list[Ran]:

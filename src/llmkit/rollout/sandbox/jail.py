@@ -82,6 +82,10 @@ def build_root(job: dict[str, Any]) -> None:
     """A root directory with what Python needs, read-only, and a directory to write in."""
     root = job["root"]
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")
+    home = root + HOME
+    os.makedirs(home)
+    mount("tmpfs", home, "tmpfs", MS_NOSUID | MS_NODEV, f"size={4 * job['max_file_mib']}m,mode=1777")
+    # After it, since Python itself may be below such a directory.
     for path in job["readable"]:
         show(path, root)
     os.makedirs(f"{root}/dev")
@@ -89,9 +93,6 @@ def build_root(job: dict[str, Any]) -> None:
         place = f"{root}/dev/{device}"
         write(place, "")
         mount(f"/dev/{device}", place, None, MS_BIND)
-    home = root + HOME
-    os.makedirs(home, exist_ok=True)
-    mount("tmpfs", home, "tmpfs", MS_NOSUID | MS_NODEV, f"size={4 * job['max_file_mib']}m,mode=1777")
     mount(None, root, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4m,mode=755")
     number = SYS_PIVOT_ROOT.get(platform.machine())
     if number is None:
