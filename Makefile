@@ -21,7 +21,7 @@ test: $(VENV)/installed-dev ## Run the tests
 	$(PYTEST) -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed-dev ## Run the tests that take minutes, many processes or Node
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not engines'
 
 test-engines: $(VENV)/data/engines/vllm.json $(VENV)/data/engines/sglang.json ## Install vLLM and SGLang, each in an environment of its own, and run the tests that need them
 	$(ENGINES) $(PYTEST) -m engines

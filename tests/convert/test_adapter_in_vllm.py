@@ -113,6 +113,7 @@ def served_greedy(server: Server, name: str) -> list[list[int]]:
     return [choice["token_ids"] for choice in sorted(answer["choices"], key=lambda choice: choice["index"])]
 
 
+@pytest.mark.slow
 def test_vllm_peft_and_the_source_draw_the_same_tokens(model: Path, adapters: tuple[Path, Path], server: Server):
     loha, lora = adapters
     expected = greedy_of(model, loha)

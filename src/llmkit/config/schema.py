@@ -56,7 +56,8 @@ class DeviceConfig(Section):
     """`bfloat16` runs matrix products, and what goes from layer to layer, in half the bits (autocast); weights, loss
     and optimizer stay as they are."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads; unset takes the cores that other processes leave free when the run starts."""
+    """CPU threads, of a trainer not those of the servers that it asks; unset takes the cores that other processes leave
+    free when the run starts."""
     gradient_checkpointing: Annotated[bool, Nonsemantic] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     offload_activations: Annotated[bool, Nonsemantic] = False

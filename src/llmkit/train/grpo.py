@@ -33,7 +33,8 @@ from llmkit.types import Record
 def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
-    check_servers(run.engine, run.model, run.device)
+    # The threads are the trainer's; servers have the machine's cores.
+    check_servers(run.engine, run.model, run.device.model_copy(update={"threads": None}))
     inputs = open_inputs(run, needs_weights=not invocation.dry_run)
     data = run.data.model_copy(update={"max_length": inputs.max_length})
     encoder = PromptEncoder(inputs.codec, data, run.sampling.max_new_tokens)

@@ -126,7 +126,9 @@ def plan_servers(
     """
     door = door or Door()
     found = find_program(program, config.python)
-    layout = lay_out(program, config, context.device.device, context.device.threads)
+    # A trainer's threads are its own; where there is none, they are the servers'.
+    threads = None if context.policy is not None else context.device.threads
+    layout = lay_out(program, config, context.device.device, threads)
     model = look_at_model(context.model, program.title)
     options = options_of(config, context, model, layout.device)
     files = {"model": program.model_file(config, context.model), "chat_template": door.chat_template}

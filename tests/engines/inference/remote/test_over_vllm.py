@@ -75,6 +75,7 @@ class TestOverVLLM(OverRealServers):
         self.run(story)
 
 
+@pytest.mark.slow
 def test_with_one_of_two_servers_killed_in_mid_run_nothing_is_lost_or_doubled(directory: Path) -> None:
     with real_fleet("vllm", directory, dp=2) as fleet:
         engine = build_over(fleet)

@@ -82,6 +82,7 @@ def test_an_update_that_lacks_a_tensor_is_refused_by_the_server(served, monkeypa
     assert served.distance() < NEAR
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_comes_back_with_the_weights_of_the_update(served):
     served.step()
     served.load_weights()
@@ -91,12 +92,14 @@ def test_a_server_that_was_killed_comes_back_with_the_weights_of_the_update(serv
     assert fleet.num_starts(0) == 2
 
 
+@pytest.mark.slow
 def test_compiled_code_draws_tokens_that_are_those_of_the_new_weights(tmp_path):
     with training_over("vllm", tmp_path) as training:
         check_updates(training)
         check_prefix_cache(training)
 
 
+@pytest.mark.slow
 def test_two_processes_with_a_head_of_its_own(tmp_path):
     with training_over("vllm", tmp_path, tied=False, tp=2, eager=True) as training:
         check_updates(training)
