@@ -6,11 +6,12 @@ import platform
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from llmkit import machine, plugins
+from llmkit.config import flags
 from llmkit.formatting import format_bytes
 from llmkit.plugins_requirements import PACKAGE, extras, unmet, unmet_of_extra
 
@@ -30,7 +31,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 @app.command(epilog=EXAMPLES)
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Show versions, devices, threads, disks, engines and extras, and what to install for the rest.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmkit import plugins
+from llmkit.config import flags
 from llmkit.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
@@ -36,11 +37,10 @@ def _complete_name(incomplete: str) -> list[str]:
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_complete_name, help="Name of an engine.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command("list", epilog=LIST_EXAMPLES)
-def list_engines(as_json: Json = False) -> None:
+def list_engines(as_json: flags.Json = False) -> None:
     """List engines: what runs in llmkit's own process, which servers are installed, where, and in which version."""
     rows = [_row(name) for name in plugins.names("engines")]
     if as_json:
@@ -63,7 +63,7 @@ def install(
     pip_arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[-- PIP ARGUMENTS]", help="What pip is told besides.")
     ] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Make an environment for a server engine, or remember one that exists."""
     from llmkit.engines.servers.environments import Environment, interpreter, remember
@@ -96,7 +96,7 @@ def doctor(
         str | None,
         typer.Argument(metavar="[NAME]", autocompletion=_complete_name, show_default="all", help="Name of an engine."),
     ] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Look at the environments of server engines: interpreter, imports, versions, known faults. Starts no server.
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from llmkit import plugins
+from llmkit.config import flags
 from llmkit.errors import PluginError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -51,13 +52,12 @@ KindOption = Annotated[
     str | None,
     typer.Option("--kind", "-k", metavar="KIND", autocompletion=_complete_kind, help="Only plugins of this kind."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command("list", epilog=LIST_EXAMPLES)
 def list_plugins(
     kind: KindOption = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
     broken: Annotated[bool, typer.Option("--broken", help="Only those that cannot be used, and why.")] = False,
 ) -> None:
     """List what is installed, with its state: ok, missing requirement, incompatible or broken."""
@@ -80,7 +80,7 @@ def list_plugins(
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=_complete_name, help="Name of a plugin.")],
     kind: KindOption = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Show what a plugin does, its options, where it comes from, and why it does not work if it does not."""
     reports = [plugins.inspect(one, name) for one in kinds_with(name, kind)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.config.options import ConfigFiles, Overrides, preset_option
+from llmkit.config import flags
+from llmkit.config.options import preset_option
 
 if TYPE_CHECKING:
     from llmkit.config.resolve import Resolved
@@ -50,16 +51,15 @@ Command = Annotated[
     typer.Argument(metavar="COMMAND", autocompletion=_complete_command, help="The command: train/sft, train/grpo, ..."),
 ]
 Preset = Annotated[str | None, preset_option(lambda ctx: ctx.params.get("command") or "")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command(epilog=SHOW_EXAMPLES)
 def show(
     command: Command,
     preset: Preset = None,
-    config: ConfigFiles = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
+    config: flags.ConfigFiles = None,
+    overrides: flags.Overrides = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Print the whole configuration of a run; a comment after each value says where it was set."""
     resolved = _resolve(command, preset, config, overrides)
@@ -76,9 +76,9 @@ def explain(
     command: Command,
     keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Keys or sections: optim.learning_rate, optim.")],
     preset: Preset = None,
-    config: ConfigFiles = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
+    config: flags.ConfigFiles = None,
+    overrides: flags.Overrides = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Explain keys: the value, who set it, what that overrode, what it means, its type, default and limits."""
     from llmkit.config.show import explanation_text
@@ -106,7 +106,7 @@ def diff(
             help="Whose settings they are, when they do not tell.",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Show the keys in which two configurations of one command differ, and where each of them is set."""
     from llmkit.config.comparing import compare
@@ -122,7 +122,7 @@ def diff(
 
 
 @app.command(epilog=SCHEMA_EXAMPLES)
-def schema(command: Command, as_json: Json = False) -> None:
+def schema(command: Command, as_json: flags.Json = False) -> None:
     """List every key of a command with type, default, limits and meaning; with --json, as a JSON schema for editors."""
     from llmkit.config.runs import schema_of
 

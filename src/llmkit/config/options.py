@@ -4,8 +4,7 @@ Commands list their own options; their defaults and their help come from the sch
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -67,30 +66,6 @@ def plugin_option(kind: str, spelled: str) -> Any:
     return typer.Option(spelled, metavar="NAME", autocompletion=complete)
 
 
-ConfigFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--config", "-c", metavar="FILE", help="YAML settings over the preset's; later files win. Repeatable."
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set any key; wins over all else. `~KEY` resets to the default. Repeatable."
-    ),
-]
-Tp = Annotated[
-    int | None,
-    typer.Option(
-        "--tp",
-        metavar="COUNT",
-        help="GPUs that each layer of a server is divided among, for engines that start servers.",
-    ),
-]
-Pp = Annotated[
-    int | None, typer.Option("--pp", metavar="COUNT", help="Stages that the layers of a server are divided into.")
-]
-Dp = Annotated[int | None, typer.Option("--dp", metavar="COUNT", help="Servers to start, each with the whole model.")]
 SERVER_PATHS = {"tp": "engine.tp", "pp": "engine.pp", "dp": "engine.dp"}
 """Keys that these set; engines that start servers have them."""
 

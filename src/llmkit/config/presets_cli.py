@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from llmkit.config import flags
 from llmkit.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -48,7 +49,7 @@ def list_(
         str,
         typer.Argument(metavar="[COMMAND]", show_default=False, help="Only those of train/grpo, or of all of train."),
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: flags.Json = False,
 ) -> None:
     """List presets with the first line of what they say about themselves."""
     from llmkit.config.presets import OWN, list_presets

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from llmkit.config import flags
 from llmkit.errors import ConfigError, RolloutError
 from llmkit.rollout import options
 from llmkit.rollout.help import RolloutGroup
@@ -37,34 +38,34 @@ app.command("view")(view)
 def rollout(
     ctx: typer.Context,
     preset: options.Preset = None,
-    config: options.ConfigFiles = None,
-    overrides: options.Overrides = None,
-    output_dir: options.OutputDir = None,
+    config: flags.ConfigFiles = None,
+    overrides: flags.Overrides = None,
+    output_dir: flags.OutputDir = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-    model: options.Model = None,
-    engine: options.Engine = None,
-    tp: options.Tp = None,
-    pp: options.Pp = None,
-    dp: options.Dp = None,
-    dataset: options.Dataset = None,
-    dataset_path: options.DatasetPath = None,
+    as_json: flags.Summary = False,
+    model: flags.Model = None,
+    engine: flags.Engine = None,
+    tp: flags.Tp = None,
+    pp: flags.Pp = None,
+    dp: flags.Dp = None,
+    dataset: flags.Dataset = None,
+    dataset_path: flags.DatasetPath = None,
     max_rows: options.MaxRows = None,
-    workflow: options.Workflow = None,
-    reward: options.Reward = None,
-    group_size: options.GroupSize = None,
-    max_new_tokens: options.MaxNewTokens = None,
-    temperature: options.Temperature = None,
+    workflow: flags.Workflow = None,
+    reward: flags.Reward = None,
+    group_size: flags.GroupSize = None,
+    max_new_tokens: flags.MaxNewTokens = None,
+    temperature: flags.Temperature = None,
     top_p: options.TopP = None,
-    seed: options.Seed = None,
+    seed: flags.Seed = None,
     keep: options.Keep = None,
     above: options.Above = None,
     pairs: options.Pairs = None,
     concurrency: options.Concurrency = None,
     max_errors: options.MaxErrors = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
+    device: flags.Device = None,
+    threads: flags.Threads = None,
 ) -> None:
     """Sample completions for a data set with any engine, score them, and write them down."""
     if ctx.invoked_subcommand is not None:

@@ -47,38 +47,16 @@ def _plugin(parameter: str) -> Any:
 
 
 Preset = Annotated[str | None, options.preset_option(lambda ctx: "rollout")]
-ConfigFiles = options.ConfigFiles
-Overrides = options.Overrides
-OutputDir = Annotated[str | None, typer.Option("--output-dir", metavar="DIR")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Make what is missing of the run in --output-dir, or of the newest run here.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check settings, plugins and data, show the first prompt, and stop.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document on standard output.")]
-Model = Annotated[str | None, typer.Option("--model", metavar="PATH")]
-Dataset = Annotated[str | None, _plugin("dataset")]
-DatasetPath = Annotated[
-    str | None,
-    typer.Option("--dataset-path", metavar="PATH", help="File, directory or hub name, for data sets that take a path."),
-]
-Engine = Annotated[str | None, _plugin("engine")]
-Tp = options.Tp
-Pp = options.Pp
-Dp = options.Dp
-Workflow = Annotated[str | None, _plugin("workflow")]
-Reward = Annotated[str | None, _plugin("reward")]
-GroupSize = Annotated[int | None, typer.Option("--group-size", metavar="COUNT")]
 MaxRows = Annotated[int | None, typer.Option("--max-rows", metavar="COUNT")]
-MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="TOKENS")]
-Temperature = Annotated[float | None, typer.Option("--temperature", metavar="NUMBER")]
 TopP = Annotated[float | None, typer.Option("--top-p", metavar="NUMBER")]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="NUMBER")]
 Concurrency = Annotated[int | None, typer.Option("--concurrency", metavar="COUNT")]
 MaxErrors = Annotated[int | None, typer.Option("--max-errors", metavar="COUNT")]
 Keep = Annotated[str | None, typer.Option("--keep", metavar="best|top-N|all")]
 Above = Annotated[float | None, typer.Option("--above", metavar="REWARD")]
 Pairs = Annotated[str | None, typer.Option("--pairs", metavar="best-worst")]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME")]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="COUNT")]

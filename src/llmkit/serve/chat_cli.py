@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from llmkit.config import flags
 from llmkit.serve import options
 from llmkit.serve.help import ServeCommand
 
@@ -45,17 +46,17 @@ def chat(
         int | None, typer.Option(metavar="TOKENS", min=1, show_default=False, help="Most tokens of an answer.")
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="NUMBER", show_default=False, help="Repeats the answers.")] = None,
-    model: options.Model = None,
-    engine: options.Engine = None,
+    model: flags.Model = None,
+    engine: flags.Engine = None,
     preset: options.Preset = None,
-    config: options.ConfigFiles = None,
-    overrides: options.Overrides = None,
+    config: flags.ConfigFiles = None,
+    overrides: flags.Overrides = None,
     lora: options.Lora = None,
     chat_template: options.ChatTemplate = None,
     reasoning_parser: options.ReasoningParser = None,
     dtype: options.Dtype = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
+    device: flags.Device = None,
+    threads: flags.Threads = None,
 ) -> None:
     """Talk to a model in the terminal.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.config import flags
 from llmkit.serve import options
 from llmkit.serve.help import ServeGroup
 from llmkit.serve.keys_cli import app as keys
@@ -33,14 +34,14 @@ app.add_typer(keys, name="keys")
 def serve(
     ctx: typer.Context,
     preset: options.Preset = None,
-    config: options.ConfigFiles = None,
-    overrides: options.Overrides = None,
+    config: flags.ConfigFiles = None,
+    overrides: flags.Overrides = None,
     dry_run: options.DryRun = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on standard output when the server is ready.")
     ] = False,
-    model: options.Model = None,
-    engine: options.Engine = None,
+    model: flags.Model = None,
+    engine: flags.Engine = None,
     lora: options.Lora = None,
     host: options.Host = None,
     port: options.Port = None,
@@ -50,8 +51,8 @@ def serve(
     tool_parser: options.ToolParser = None,
     reasoning_parser: options.ReasoningParser = None,
     dtype: options.Dtype = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
+    device: flags.Device = None,
+    threads: flags.Threads = None,
     tp: options.Tp = None,
     pp: options.Pp = None,
     dp: options.Dp = None,

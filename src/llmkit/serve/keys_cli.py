@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from llmkit.config import flags
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 KeysFile = Annotated[
@@ -17,7 +19,6 @@ KeysFile = Annotated[
         help="Where the hashes are. [default: $LLMKIT_KEYS or ~/.config/llmkit/keys.json]",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.callback()
@@ -29,7 +30,7 @@ def keys() -> None:
 def new(
     name: Annotated[str, typer.Option("--name", metavar="TEXT", help="What the key is for.")] = "",
     keys_file: KeysFile = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Make a key and print it, this once."""
     from llmkit.serve.keys import default_keys_file, new_key
@@ -44,7 +45,7 @@ def new(
 
 
 @app.command(name="list")
-def list_keys(keys_file: KeysFile = None, as_json: Json = False) -> None:
+def list_keys(keys_file: KeysFile = None, as_json: flags.Json = False) -> None:
     """Show ids, names and dates."""
     from llmkit.serve.keys import default_keys_file, read_keys
 
@@ -60,7 +61,7 @@ def list_keys(keys_file: KeysFile = None, as_json: Json = False) -> None:
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `list` shows.")],
     keys_file: KeysFile = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Take a key away; running servers refuse it within a second."""
     from llmkit.serve.keys import default_keys_file, revoke_key

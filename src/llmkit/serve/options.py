@@ -69,13 +69,9 @@ def named_adapter(text: str) -> tuple[str, str]:
 
 
 Preset = Annotated[str | None, options.preset_option(lambda ctx: "serve")]
-ConfigFiles = options.ConfigFiles
-Overrides = options.Overrides
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check settings, keys, port and model, say what they are, and stop.")
 ]
-Model = Annotated[str | None, typer.Option("--model", metavar="PATH")]
-Engine = Annotated[str | None, options.plugin_option("engines", "--engine")]
 ChatTemplate = Annotated[str | None, typer.Option("--chat-template", metavar="NAME")]
 Dtype = Annotated[str | None, typer.Option("--dtype", metavar="NAME")]
 Host = Annotated[str | None, typer.Option("--host", metavar="ADDRESS")]
@@ -90,8 +86,6 @@ Lora = Annotated[
 ]
 ToolParser = Annotated[str | None, typer.Option("--tool-parser", metavar="NAME")]
 ReasoningParser = Annotated[str | None, typer.Option("--reasoning-parser", metavar="NAME")]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME")]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="COUNT")]
 Tp = Annotated[int | None, typer.Option("--tp", metavar="COUNT")]
 Pp = Annotated[int | None, typer.Option("--pp", metavar="COUNT")]
 Dp = Annotated[int | None, typer.Option("--dp", metavar="COUNT")]

@@ -112,9 +112,6 @@ Algorithm = Annotated[
         autocompletion=_complete_algorithm,
     ),
 ]
-ConfigFiles = options.ConfigFiles
-Overrides = options.Overrides
-OutputDir = Annotated[str | None, typer.Option("--output-dir", metavar="DIR")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the last checkpoint of --output-dir, or of the newest run here.")
 ]
@@ -130,14 +127,7 @@ ProfileSteps = Annotated[
         "--profile-steps", metavar="COUNT", min=1, help=f"Steps to profile; implies --profile. [default: {PROFILED}]"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document on standard output.")]
 
-Model = Annotated[str | None, typer.Option("--model", metavar="PATH")]
-Dataset = Annotated[str | None, _plugin("dataset")]
-DatasetPath = Annotated[
-    str | None,
-    typer.Option("--dataset-path", metavar="PATH", help="File, directory or hub name, for data sets that take a path."),
-]
 Adapter = Annotated[str | None, _plugin("adapter")]
 Optimizer = Annotated[str | None, _plugin("optimizer")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="NUMBER")]
@@ -146,25 +136,13 @@ NumEpochs = Annotated[float | None, typer.Option("--num-epochs", metavar="NUMBER
 RowsPerStep = Annotated[int | None, typer.Option("--rows-per-step", metavar="COUNT")]
 PromptsPerStep = Annotated[int | None, typer.Option("--prompts-per-step", metavar="COUNT")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", metavar="TOKENS")]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="NUMBER")]
 EvalEvery = Annotated[int | None, typer.Option("--eval-every", metavar="STEPS")]
 CheckpointEvery = Annotated[int | None, typer.Option("--checkpoint-every", metavar="STEPS")]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME")]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="COUNT")]
 Nproc = Annotated[
     int | None,
     typer.Option("--nproc", metavar="COUNT", min=1, help="Processes to start on this machine, one for each GPU."),
 ]
 Trackers = Annotated[list[str] | None, _plugin("trackers")]
-Engine = Annotated[str | None, _plugin("engine")]
-Tp = options.Tp
-Pp = options.Pp
-Dp = options.Dp
-Workflow = Annotated[str | None, _plugin("workflow")]
-Reward = Annotated[str | None, _plugin("reward")]
-GroupSize = Annotated[int | None, typer.Option("--group-size", metavar="COUNT")]
-MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="TOKENS")]
-Temperature = Annotated[float | None, typer.Option("--temperature", metavar="NUMBER")]
 Losses = Annotated[
     list[str] | None,
     typer.Option("--loss", metavar="NAME[=WEIGHT]", help="A preference loss; several are added up. [default: sigmoid]"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llmkit.engines.servers.kv_cache import GB, cache_bytes_per_token
 from llmkit.engines.servers.program import (
+    PYTHON_SERVER_HINTS,
     Additions,
     Flag,
     Hint,
@@ -133,10 +134,7 @@ PROGRAM = Program(
             r"Not enough memory|max_total_num_tokens|No space left in the KV cache",
             "Raise engine.cache_memory_gb (on a GPU also engine.memory_share), or lower engine.max_model_len",
         ),
-        Hint(r"OutOfMemoryError|out of memory", "Lower engine.memory_share or engine.max_running, or raise engine.tp"),
-        Hint(r"[Aa]ddress already in use", "Another program took its port meanwhile: start again"),
-        Hint(r"trust_remote_code=True", "Set model.trust_remote_code=true if you trust the checkpoint's Python code"),
-        Hint(r"unrecognized arguments", "It does not know all arguments of engine.extra_args (or behind `--`)"),
+        *PYTHON_SERVER_HINTS,
     ),
     recipes={
         "cuda": Recipe((f"sglang=={VERSION}",)),

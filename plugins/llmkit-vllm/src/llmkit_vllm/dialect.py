@@ -9,7 +9,7 @@ from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequ
 from llmkit.engines.inference.remote.completions import completion_deltas
 from llmkit.engines.inference.remote.contract import Link, ServerFacts
 from llmkit.engines.inference.remote.models import ask_models
-from llmkit.engines.inference.remote.prometheus import metric_values
+from llmkit.engines.inference.remote.prometheus import read_stats
 from llmkit.engines.inference.remote.refusals import (
     ServedLogprobs,
     check_logprobs,
@@ -28,6 +28,16 @@ STREAMS_PER_TOKEN, MOST_TOGETHER = 16, 8
 The first token of a completion comes at once all the same."""
 MOST_BIAS = 100.0
 """Larger ones are cut to it."""
+METRICS = {
+    "num_running": "vllm:num_requests_running",
+    "num_waiting": "vllm:num_requests_waiting",
+    "cache_use": "vllm:kv_cache_usage_perc",
+    "num_prompt_tokens": "vllm:prompt_tokens_total",
+    "num_cached_tokens": "vllm:prefix_cache_hits_total",
+    "num_generated_tokens": "vllm:generation_tokens_total",
+    "num_preemptions": "vllm:num_preemptions_total",
+}
+"""What `/metrics` calls the fields of `EngineStats`."""
 
 
 class VLLMDialect:
@@ -105,21 +115,7 @@ class VLLMDialect:
 
     async def stats(self, link: Link) -> EngineStats:
         """See `Dialect.stats`."""
-        text = await link.call("/metrics", phase="reading its metrics", method="GET")
-        values = metric_values(text if isinstance(text, str) else "")
-
-        def count(name: str) -> int:
-            return int(values.get(f"vllm:{name}", 0))
-
-        return EngineStats(
-            num_running=count("num_requests_running"),
-            num_waiting=count("num_requests_waiting"),
-            cache_use=values.get("vllm:kv_cache_usage_perc", 0.0),
-            num_prompt_tokens=count("prompt_tokens_total"),
-            num_cached_tokens=count("prefix_cache_hits_total"),
-            num_generated_tokens=count("generation_tokens_total"),
-            num_preemptions=count("num_preemptions_total"),
-        )
+        return await read_stats(link, METRICS)
 
 
 def open_dialect(logprobs: ServedLogprobs) -> VLLMDialect:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llmkit.engines.servers.kv_cache import GB
 from llmkit.engines.servers.program import (
+    PYTHON_SERVER_HINTS,
     Additions,
     Argument,
     Flag,
@@ -122,10 +123,7 @@ PROGRAM = Program(
             r"No available memory for the cache blocks|KV cache (memory )?is needed|available KV cache memory",
             "Lower engine.max_model_len, or raise engine.cache_memory_gb (on a GPU also engine.memory_share)",
         ),
-        Hint(r"OutOfMemoryError|out of memory", "Lower engine.memory_share or engine.max_running, or raise engine.tp"),
-        Hint(r"[Aa]ddress already in use", "Another program took its port meanwhile: start again"),
-        Hint(r"trust_remote_code=True", "Set model.trust_remote_code=true if you trust the checkpoint's Python code"),
-        Hint(r"unrecognized arguments", "It does not know all arguments of engine.extra_args (or behind `--`)"),
+        *PYTHON_SERVER_HINTS,
     ),
     recipes={
         "cuda": Recipe((f"vllm=={VERSION}",)),

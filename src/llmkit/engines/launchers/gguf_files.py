@@ -1,10 +1,18 @@
-"""Which GGUF file stands for a model."""
+"""Which GGUF file stands for a model, for the engines that load one."""
 
 from pathlib import Path
 from typing import Any
 
 from llmkit.config.schema import ModelConfig
+from llmkit.engines.launchers.launching import LauncherConfig
 from llmkit.errors import ConfigError
+
+
+class GGUFConfig(LauncherConfig):
+    """What a server over a GGUF file can be told."""
+
+    gguf: str | None = None
+    """The GGUF file to load; unset takes the only one in `model.path`, which also has the tokenizer."""
 
 
 def gguf_file(config: Any, model: ModelConfig) -> Path:

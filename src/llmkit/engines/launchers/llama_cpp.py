@@ -1,8 +1,8 @@
 """llama.cpp's own server (`llama-server`) over a GGUF file."""
 
 from llmkit.engines.inference.contract import EngineContext, ServingEngine
-from llmkit.engines.launchers.gguf_files import gguf_file
-from llmkit.engines.launchers.launching import LauncherConfig, launch
+from llmkit.engines.launchers.gguf_files import GGUFConfig, gguf_file
+from llmkit.engines.launchers.launching import launch
 from llmkit.engines.servers.program import Additions, Flag, Hint, Program, Situation, Stage, Switch, Variable
 
 ALL_LAYERS = "999"
@@ -65,11 +65,8 @@ PROGRAM = Program(
 )  # fmt: skip
 
 
-class Config(LauncherConfig):
+class Config(GGUFConfig):
     """What llama.cpp's server can be told."""
-
-    gguf: str | None = None
-    """The GGUF file to load; unset takes the only one in `model.path`, which also has the tokenizer."""
 
 
 def build(config: Config, context: EngineContext) -> ServingEngine:

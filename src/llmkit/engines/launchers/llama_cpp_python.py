@@ -1,8 +1,8 @@
 """llama.cpp behind llama-cpp-python's server over a GGUF file, in an environment of its own."""
 
 from llmkit.engines.inference.contract import EngineContext, ServingEngine
-from llmkit.engines.launchers.gguf_files import gguf_file
-from llmkit.engines.launchers.launching import LauncherConfig, launch
+from llmkit.engines.launchers.gguf_files import GGUFConfig, gguf_file
+from llmkit.engines.launchers.launching import launch
 from llmkit.engines.servers.program import Additions, Flag, Hint, Program, Recipe, Situation, Stage
 
 RECIPE = Recipe(("llama-cpp-python[server]==0.3.36",))
@@ -53,11 +53,8 @@ PROGRAM = Program(
 )
 
 
-class Config(LauncherConfig):
+class Config(GGUFConfig):
     """What llama-cpp-python's server can be told; it draws one completion at a time."""
-
-    gguf: str | None = None
-    """The GGUF file to load; unset takes the only one in `model.path`, which also has the tokenizer."""
 
 
 def build(config: Config, context: EngineContext) -> ServingEngine:

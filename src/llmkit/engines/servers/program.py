@@ -143,6 +143,15 @@ class Hint:
     advice: str
 
 
+PYTHON_SERVER_HINTS = (
+    Hint(r"OutOfMemoryError|out of memory", "Lower engine.memory_share or engine.max_running, or raise engine.tp"),
+    Hint(r"[Aa]ddress already in use", "Another program took its port meanwhile: start again"),
+    Hint(r"trust_remote_code=True", "Set model.trust_remote_code=true if you trust the checkpoint's Python code"),
+    Hint(r"unrecognized arguments", "It does not know all arguments of engine.extra_args (or behind `--`)"),
+)
+"""What programs on PyTorch and transformers have in common."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How an environment with the program is made.

@@ -11,7 +11,7 @@ from msgspec import Struct
 from llmkit.engines.inference.contract import Delta, EngineStats, GenerationRequest, PauseMode, TokenScores
 from llmkit.engines.inference.remote.contract import Link, ServerFacts
 from llmkit.engines.inference.remote.models import ask_models
-from llmkit.engines.inference.remote.prometheus import metric_values
+from llmkit.engines.inference.remote.prometheus import read_stats
 from llmkit.engines.inference.remote.seeds import folded
 from llmkit.errors import RequestError
 from llmkit.types import SamplingParams, StopReason, Structure
@@ -32,6 +32,16 @@ PLAIN = (
     "prompt_logprobs",
 )
 """Parameters that are sent as they are; the server's own names are the same."""
+METRICS = {
+    "num_running": "llmkit_requests_running",
+    "num_waiting": "llmkit_requests_waiting",
+    "cache_use": "llmkit_kv_cache_use",
+    "num_prompt_tokens": "llmkit_prompt_tokens_total",
+    "num_cached_tokens": "llmkit_cached_tokens_total",
+    "num_generated_tokens": "llmkit_generation_tokens_total",
+    "num_preemptions": "llmkit_preemptions_total",
+}
+"""What `/metrics` calls the fields of `EngineStats`."""
 
 
 class Generated(Struct):
@@ -129,21 +139,7 @@ class LLMKitDialect:
 
     async def stats(self, link: Link) -> EngineStats:
         """See `Dialect.stats`."""
-        text = await link.call("/metrics", phase="reading its metrics", method="GET")
-        values = metric_values(text if isinstance(text, str) else "")
-
-        def count(name: str) -> int:
-            return int(values.get(f"llmkit_{name}", 0))
-
-        return EngineStats(
-            num_running=count("requests_running"),
-            num_waiting=count("requests_waiting"),
-            cache_use=values.get("llmkit_kv_cache_use", 0.0),
-            num_prompt_tokens=count("prompt_tokens_total"),
-            num_cached_tokens=count("cached_tokens_total"),
-            num_generated_tokens=count("generation_tokens_total"),
-            num_preemptions=count("preemptions_total"),
-        )
+        return await read_stats(link, METRICS)
 
 
 def _deltas(answer: Answer) -> list[Delta]:
