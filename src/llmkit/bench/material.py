@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.bench.chats import ACCENTS, chats
-from llmkit.embedded.untrained import CHAT_TEMPLATE, SPECIAL_TOKENS
 from llmkit.errors import DataError
 from llmkit.types import Message
 
@@ -19,6 +18,22 @@ if TYPE_CHECKING:
 VOCABULARY = 16_384
 TRAINING_ROWS = 5000
 """Rows that the tokenizer learns from; more make it slower to train and hardly different."""
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHATML = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.role == 'assistant' -%}
+{%- generation -%}{{- message.content + '<|im_end|>' -}}{%- endgeneration -%}
+{%- else -%}
+{{- message.content + '<|im_end|>' -}}
+{%- endif -%}
+{{- '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+"""ChatML, with the markers that tell the tokenizer's own masks where answers are."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ def make_material(
     own_template = tokenizer.chat_template
     marked = isinstance(own_template, str) and ChatTemplate(tokenizer).has_generation_markers
     if not marked:
-        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(directory / "tokenizer")
     about = {
         "data": "made-up chats" if path is None else str(path),
@@ -161,6 +176,6 @@ def _train_tokenizer(texts: list[str], directory: Path) -> None:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=CHATML,
         clean_up_tokenization_spaces=False,
     ).save_pretrained(directory)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmkit.bench.material import write_rows
+from llmkit.bench.material import CHATML, SPECIAL_TOKENS, write_rows
 from llmkit.bench.worker import PLUGINS
-from llmkit.embedded.untrained import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 WORDS = 4000
 """Words that rows are made of: each is one token, so that lengths are known. A larger vocabulary has tokens that no row
@@ -74,7 +73,7 @@ def write_tokenizer(directory: Path) -> Any:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=CHATML,
         clean_up_tokenization_spaces=False,
     )
     made.save_pretrained(directory)
