@@ -1,8 +1,11 @@
+import json
+import re
 import sys
+from importlib import metadata
 
 import pytest
 
-from llmkit import plugins
+from llmkit import plugins, plugins_requirements
 from llmkit.errors import PluginError
 
 GOOD = '''
@@ -211,8 +214,38 @@ class TestPresets:
         assert "holds no .yaml file" in plugins.inspect("presets", "acme").detail
 
 
-def test_a_plugin_of_ours_in_a_package_of_its_own_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(plugins, "_index", lambda kind: {})
-    monkeypatch.setattr(plugins, "unmet_of_extra", lambda package, extra: [f"llmkit-{extra}>=0.1"])
+class LLMKit:
+    """What the package index or pip says of llmkit."""
+
+    def __init__(self, origin: dict[str, object] | None) -> None:
+        self.origin = origin
+        self.requires = ["llmkit-vllm>=0.1; extra == 'vllm'"]
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return json.dumps(self.origin) if self.origin else None
+
+
+@pytest.fixture
+def without_vllm(monkeypatch):
+    """The plugin llmkit-vllm is not installed, and llmkit came from `origin`."""
+
+    def install(origin):
+        monkeypatch.setattr(plugins, "_index", lambda kind: {})
+        monkeypatch.setattr(metadata, "distribution", lambda name: LLMKit(origin))
+        monkeypatch.setattr(plugins_requirements, "installed_version", lambda name: None)
+
+    return install
+
+
+def test_a_plugin_of_ours_in_a_package_of_its_own_says_how_to_get_it(without_vllm):
+    without_vllm(None)
     with pytest.raises(PluginError, match=r"The engine 'vllm' needs llmkit-vllm>=0\.1: pip install 'llmkit\[vllm\]'"):
+        plugins.find("engines", "vllm")
+
+
+def test_a_checkout_installs_its_own_plugins(without_vllm, tmp_path):
+    (tmp_path / "plugins/llmkit-vllm").mkdir(parents=True)
+    without_vllm({"url": tmp_path.as_uri(), "dir_info": {"editable": True}})
+    with pytest.raises(PluginError, match=rf"pip install {re.escape(str(tmp_path))}/plugins/llmkit-vllm$"):
         plugins.find("engines", "vllm")

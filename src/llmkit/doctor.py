@@ -13,7 +13,7 @@ import typer
 from llmkit import machine, plugins
 from llmkit.config import flags
 from llmkit.formatting import format_bytes
-from llmkit.plugins_requirements import PACKAGE, extras, unmet, unmet_of_extra
+from llmkit.plugins_requirements import PACKAGE, extras, installing, unmet, unmet_of_extra
 
 EXAMPLES = """\b
 Examples:
@@ -120,7 +120,7 @@ def _extras() -> dict[str, str]:
     """What to type for each extra of llmkit; empty for one that is installed."""
     distribution = metadata.distribution(PACKAGE)
     return {
-        extra: f"pip install '{PACKAGE}[{extra}]'" if unmet_of_extra(distribution, extra) else ""
+        extra: installing(extra) if unmet_of_extra(distribution, extra) else ""
         for extra in extras(distribution)
         if extra != DEVELOPERS_EXTRA
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from llmkit.errors import PluginError
-from llmkit.plugins_requirements import PACKAGE, conflict_with_llmkit, unmet, unmet_of_extra
+from llmkit.plugins_requirements import PACKAGE, conflict_with_llmkit, installing, unmet, unmet_of_extra
 from llmkit.plugins_source import docstring_line, folder
 
 Kind = Literal[
@@ -134,7 +134,7 @@ def find(kind: str, name: str) -> Plugin:
             return plugin
     for needed in unmet_of_extra(metadata.distribution(PACKAGE), name):
         if needed.startswith(f"{PACKAGE}-"):  # a package of ours with plugins of this name
-            raise PluginError(f"The {one(kind)} '{name}' needs {needed}: pip install '{PACKAGE}[{name}]'")
+            raise PluginError(f"The {one(kind)} '{name}' needs {needed}: {installing(name)}")
     raise PluginError(f"No {one(kind)} named '{name}'.{suggestion(name, found)} Installed: {_listed(found)}.")
 
 

@@ -1,8 +1,13 @@
 """What installed packages ask for and what of it is here, from their metadata."""
 
+import json
+import shlex
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -46,6 +51,23 @@ def unmet_of_extra(distribution: metadata.Distribution, extra: str) -> list[str]
 def extras(distribution: metadata.Distribution) -> list[str]:
     """The extras that a package offers."""
     return distribution.metadata.get_all("Provides-Extra") or []
+
+
+def installing(extra: str) -> str:
+    """What to type for an extra of llmkit. A checkout has its own plugins, and no index need have them."""
+    from packaging.requirements import Requirement
+
+    checkout = _checkout()
+    for needed in unmet_of_extra(metadata.distribution(PACKAGE), extra):
+        if checkout and (checkout / "plugins" / Requirement(needed).name).is_dir():
+            return f"pip install {shlex.quote(str(checkout / 'plugins' / Requirement(needed).name))}"
+    return f"pip install '{PACKAGE}[{extra}]'"
+
+
+def _checkout() -> Path | None:
+    """The directory that llmkit was installed from; None when it came as a file or from an index."""
+    origin = json.loads(metadata.distribution(PACKAGE).read_text("direct_url.json") or "{}")
+    return Path(url2pathname(urlsplit(origin["url"]).path)) if "dir_info" in origin else None
 
 
 def _requirements(distribution: metadata.Distribution) -> "Iterator[Requirement]":
