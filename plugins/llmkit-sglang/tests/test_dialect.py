@@ -181,6 +181,24 @@ def test_what_it_does_as_it_should_passes(sampling):
     SGLangDialect().check(GenerationRequest([5], SamplingParams(**sampling)))
 
 
+def test_log_probabilities_from_before_temperature():
+    dialect = open_dialect("raw")
+    for fits in (
+        {"temperature": 0.5, "logprob_kind": "raw"},
+        {"temperature": 0.5, "top_p": 0.5, "logprob_kind": "raw"},
+        {"presence_penalty": 1.0, "logprob_kind": "processed"},
+        {},
+    ):
+        dialect.check(GenerationRequest([5], SamplingParams(**fits)))
+    for differs, words in (
+        ({"temperature": 0.5}, "gives the raw log-probabilities.*engine.logprobs=processed"),
+        ({"temperature": 0.5, "presence_penalty": 1.0, "logprob_kind": "processed"}, "with a temperature"),
+        ({"presence_penalty": 1.0, "logprob_kind": "raw"}, "gives the processed"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            dialect.check(GenerationRequest([5], SamplingParams(**differs)))
+
+
 def test_a_seed_without_effect_is_told_once(caplog):
     dialect = open_dialect("scaled")
     with caplog.at_level(logging.WARNING, "llmkit.engines"):

@@ -51,6 +51,11 @@ def test_a_cpu_has_the_stand_in_for_kernels_and_cores_of_its_own(tmp_path):
     assert {"--sleep-on-idle", "--attention-backend"} <= set(written.arguments)
 
 
+def test_log_probabilities_from_before_temperature_are_a_variable(tmp_path):
+    assert command(tmp_path).variables["SGLANG_RETURN_ORIGINAL_LOGPROB"] == "0"
+    assert command(tmp_path, logprobs="raw").variables["SGLANG_RETURN_ORIGINAL_LOGPROB"] == "1"
+
+
 def test_a_gpu_has_sglangs_own_kernels(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     written = command(tmp_path)

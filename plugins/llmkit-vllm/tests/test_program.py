@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from llmkit_vllm import PROGRAM, Config
@@ -38,9 +39,10 @@ def _two_cores_and_no_gpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def command(tmp_path, *, training: bool = False, **settings) -> Command:
+def command(tmp_path, *, training: bool = False, serving: bool = False, **settings) -> Command:
     config = Config.model_validate({"python": sys.executable} | settings)
-    context = EngineContext(TINY, DeviceConfig(), policy=object() if training else None)  # type: ignore[arg-type]
+    policy: Any = object() if training else None
+    context = EngineContext(TINY, DeviceConfig(), policy, logprobs="raw" if serving else "processed")
     (written,) = plan_servers(PROGRAM, config, context, tmp_path).commands
     return written
 
@@ -50,6 +52,19 @@ def test_cores_and_the_cache_are_variables_on_a_cpu(tmp_path):
     assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "4|6"
     assert variables["VLLM_CPU_KVCACHE_SPACE"] == "2"  # GiB, in whole numbers
     assert command(tmp_path).variables["VLLM_CPU_OMP_THREADS_BIND"] == "4,6"
+
+
+def test_clients_of_an_api_get_raw_log_probabilities_and_trainers_those_they_compare_with(tmp_path):
+    def mode(**settings) -> str:
+        words = command(tmp_path, **settings).arguments
+        return words[words.index("--logprobs-mode") + 1]
+
+    assert mode() == "processed_logprobs"
+    assert mode(logprobs="raw") == "raw_logprobs"
+    assert mode(serving=True) == "raw_logprobs"
+    assert mode(serving=True, logprobs="processed") == "processed_logprobs"
+    with pytest.raises(ConfigError, match=r"is written from engine\.logprobs; set that instead"):
+        command(tmp_path, extra_args=("--logprobs-mode=raw_logprobs",))
 
 
 def test_the_cache_is_a_flag_on_a_gpu(tmp_path, monkeypatch):

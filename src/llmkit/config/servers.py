@@ -8,8 +8,8 @@ from llmkit.config.section import Nonsemantic, Secret, Section
 
 FOR_STARTED_SERVERS = (
     "python", "tp", "pp", "dp", "gpus", "dtype", "max_model_len", "memory_share", "cache_memory_gb", "max_running",
-    "max_batch_tokens", "max_loras", "max_lora_rank", "prefix_cache", "eager", "seed", "extra_args", "extra_env",
-    "log_dir", "start_seconds", "stop_seconds", "max_restarts",
+    "max_batch_tokens", "max_loras", "max_lora_rank", "prefix_cache", "eager", "seed", "logprobs", "extra_args",
+    "extra_env", "log_dir", "start_seconds", "stop_seconds", "max_restarts",
 )  # fmt: skip
 """Fields that have no effect on servers which llmkit did not start."""
 
@@ -59,6 +59,10 @@ class ServerEngineConfig(Section):
     """Run the model without compiling or recording it: a quicker start, and slower tokens."""
     seed: int | None = Field(None, ge=0)
     """What the server's random numbers begin with; unset leaves it to the engine."""
+    logprobs: Literal["raw", "processed"] | None = None
+    """Of which distribution the servers' log-probabilities are: `raw` is the model's own, as clients of an API expect,
+    `processed` the one that tokens are drawn from, which a trainer compares with. Unset is `raw` for `llmkit serve`,
+    else `processed`."""
     extra_args: tuple[str, ...] = ()
     """More arguments for the server program, as they are; the same as what comes after `--` on the command line."""
     extra_env: dict[str, str] = Field(default_factory=dict)

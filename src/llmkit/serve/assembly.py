@@ -36,7 +36,7 @@ async def open_service(run: ServeRun) -> Service:
         import torch
 
         torch.set_num_threads(run.device.threads)
-    context = EngineContext(run.model, run.device, tokenizer=codec.tokenizer)
+    context = EngineContext(run.model, run.device, tokenizer=codec.tokenizer, logprobs="raw")
     section: Any = run.engine
     with _ctrl_c_at_once():
         built = plugins.load("engines", section.name).build(section, context)

@@ -67,7 +67,7 @@ def _servers(run: ServeRun, program: Program | None) -> dict[str, Any]:
     if program is None or config.urls:
         return {}
     directory = Path(config.log_dir) if config.log_dir else cache_directory() / "servers" / program.name
-    context = EngineContext(run.model, run.device)
+    context = EngineContext(run.model, run.device, logprobs="raw")
     door = Door(run.server.host, run.server.port) if run.server.direct else None
     config = server_settings(run) if run.server.direct else config
     plan = plan_servers(program, config, context, directory, door=door)

@@ -18,10 +18,11 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
         ConfigError: a setting cannot be had; nothing was started.
         EngineError: a server did not start or does not answer.
     """
+    from llmkit.engines.servers.synced import logprobs_of
     from llmkit_sglang.dialect import SGLangDialect
     from llmkit_sglang.weights import SGLangReceiver
 
-    dialect = SGLangDialect(repeats_seeds=DETERMINISTIC in config.extra_args)
+    dialect = SGLangDialect(logprobs_of(config, context), repeats_seeds=DETERMINISTIC in config.extra_args)
     # Its servers make room for adapters of one rank when they start, which PROGRAM wants to be told.
     rank = config.max_lora_rank or 0
     return open_engine(PROGRAM, config, context, dialect, SGLangReceiver(), default_lora_rank=rank)

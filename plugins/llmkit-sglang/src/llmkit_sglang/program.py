@@ -13,6 +13,7 @@ from llmkit.engines.servers.program import (
     Situation,
     Stage,
     Switch,
+    Variable,
     positive,
 )
 
@@ -103,6 +104,7 @@ PROGRAM = Program(
         "prefix_cache": (Switch("--disable-radix-cache", when=False),),
         "eager": (Switch("--disable-cuda-graph"),),
         "seed": (Flag("--random-seed"),),
+        "logprobs": (Variable("SGLANG_RETURN_ORIGINAL_LOGPROB", lambda kind: int(kind == "raw")),),
     },
     module="sglang",
     package="sglang",

@@ -17,15 +17,9 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
         ConfigError: a setting cannot be had; nothing was started.
         EngineError: a server did not start or does not answer.
     """
-    from llmkit.engines.inference.remote.opening import served_logprobs
-    from llmkit.engines.servers.fleet import given_fleet
+    from llmkit.engines.servers.synced import logprobs_of
     from llmkit_vllm.dialect import VLLMDialect
     from llmkit_vllm.weights import VLLMReceiver
 
-    logprobs = "processed"
-    if config.urls:  # servers that somebody else started, with a --logprobs-mode that nobody tells
-        key = None if config.api_key is None else config.api_key.get_secret_value()
-        logprobs = served_logprobs(given_fleet(config.urls, config.served_name, key), config.deadlines)
-    return open_engine(
-        PROGRAM, config, context, VLLMDialect(logprobs), VLLMReceiver(), default_lora_rank=DEFAULT_LORA_RANK
-    )
+    dialect = VLLMDialect(logprobs_of(config, context))
+    return open_engine(PROGRAM, config, context, dialect, VLLMReceiver(), default_lora_rank=DEFAULT_LORA_RANK)

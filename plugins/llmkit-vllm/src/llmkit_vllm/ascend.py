@@ -31,8 +31,9 @@ def build(config: Config, context: EngineContext) -> ServingEngine:
         ConfigError: a setting cannot be had; nothing was started.
         EngineError: a server did not start or does not answer.
     """
+    from llmkit.engines.servers.synced import logprobs_of
     from llmkit_vllm.dialect import VLLMDialect
     from llmkit_vllm.weights import VLLMReceiver
 
-    dialect = VLLMDialect("raw" if config.urls else "processed")
+    dialect = VLLMDialect(logprobs_of(config, context))
     return open_engine(PROGRAM, config, context, dialect, VLLMReceiver(), default_lora_rank=DEFAULT_LORA_RANK)

@@ -39,6 +39,12 @@ METRICS = {
 }
 """What `/metrics` calls the fields of `EngineStats`."""
 
+WAYS_OUT = {
+    "raw": "start it with engine.logprobs=processed (--logprobs-mode processed_logprobs), or sample at temperature 1",
+    "processed": "start it with engine.logprobs=raw (--logprobs-mode raw_logprobs)",
+}
+"""Where a server gives these log-probabilities, and others are asked for."""
+
 
 class VLLMDialect:
     """Token ids over `/v1/completions`; pauses and caches over the routes of VLLM_SERVER_DEV_MODE."""
@@ -71,10 +77,7 @@ class VLLMDialect:
             raise refuse(self.name, "min_p", sampling.min_p, "applies it before top_p; give one of them")
         if sampling.structure is not None and sampling.min_new_tokens:
             raise refuse(self.name, "min_new_tokens", sampling.min_new_tokens, "cannot go on after a structure's end")
-        way_out = "start it with --logprobs-mode processed_logprobs, or sample at temperature 1"
-        if self._logprobs != "raw":
-            way_out = "start it with --logprobs-mode raw_logprobs"
-        check_logprobs(self.name, sampling, self._logprobs, way_out)
+        check_logprobs(self.name, sampling, self._logprobs, WAYS_OUT["raw" if self._logprobs == "raw" else "processed"])
 
     async def facts(self, link: Link) -> ServerFacts:
         """See `Dialect.facts`."""

@@ -32,8 +32,6 @@ def additions(situation: Situation) -> Additions:
     arguments = [
         # llmkit says how to draw in each request; the model's generation_config.json would change what it leaves out.
         "--generation-config", "vllm",
-        # Log-probabilities of the distribution that tokens are drawn from: what a trainer compares with.
-        "--logprobs-mode", "processed_logprobs",
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "NO_COLOR": "1"}
@@ -91,6 +89,7 @@ PROGRAM = Program(
         "prefix_cache": (Switch("--enable-prefix-caching"), Switch("--no-enable-prefix-caching", when=False)),
         "eager": (Switch("--enforce-eager"),),
         "seed": (Flag("--seed"),),
+        "logprobs": (Flag("--logprobs-mode", "{}_logprobs".format),),
     },
     module="vllm",
     package="vllm",

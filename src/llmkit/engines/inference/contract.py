@@ -45,6 +45,8 @@ class EngineContext:
         directory: of the run, where servers write their logs; None where there is no run.
         shared: servers that another process of the run has started, to be asked by this one too; None where this
             process is to start them.
+        logprobs: which ones whoever asks will want, for servers that have to be started for one kind: those of the
+            distribution that tokens are drawn from, or `raw` ones, the model's own.
     """
 
     model: "ModelConfig"
@@ -54,6 +56,7 @@ class EngineContext:
     demand: Demand | None = None
     directory: Path | None = None
     shared: "SharedServers | None" = None
+    logprobs: Literal["raw", "processed"] = "processed"
 
 
 class InferenceEngine(Protocol):

@@ -69,6 +69,7 @@ def options_of(
         "api_key": None if config.api_key is None else config.api_key.get_secret_value(),
         "dtype": config.dtype or context.model.dtype,
         "max_model_len": config.max_model_len or _longest(context.demand, model),
+        "logprobs": config.logprobs or context.logprobs,
     }
     for name in get_args(Option):
         if name not in kept and name in ServerEngineConfig.model_fields:

@@ -77,6 +77,7 @@ Option = Literal[
     "prefix_cache",
     "eager",
     "seed",
+    "logprobs",
 ]
 """The vocabulary. `cache_memory_gb` is the KV cache in 10^9 bytes; everything else is what its setting says."""
 

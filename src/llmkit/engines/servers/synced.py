@@ -11,6 +11,7 @@ from llmkit.engines.servers.program import Program
 
 if TYPE_CHECKING:
     from llmkit.engines.inference.remote.contract import Dialect
+    from llmkit.engines.inference.remote.refusals import ServedLogprobs
     from llmkit.engines.inference.weight_sync.contract import Receiver
     from llmkit.models.policy import Policy
 
@@ -61,6 +62,22 @@ def open_engine(
     except BaseException:
         fleet.close()
         raise
+
+
+def logprobs_of(config: SyncedConfig, context: EngineContext) -> "ServedLogprobs":
+    """Which log-probabilities the servers give: as they are started, or as those that run already are found to do.
+
+    Raises:
+        ConfigError: servers that run already give none, or not all the same.
+        EngineError: none of them answers.
+    """
+    if not config.urls:
+        return config.logprobs or context.logprobs
+    from llmkit.engines.inference.remote.opening import served_logprobs
+    from llmkit.engines.servers.fleet import given_fleet
+
+    key = None if config.api_key is None else config.api_key.get_secret_value()
+    return served_logprobs(given_fleet(config.urls, config.served_name, key), config.deadlines)
 
 
 def with_room_for_adapter(program: Program, config: SyncedConfig, policy: "Policy") -> SyncedConfig:
