@@ -23,29 +23,35 @@ SECONDS = 280
 SMALL = ["--prompts-per-step", 4, "--group-size", 4, "--max-new-tokens", 24, "--max-length", 320, "--threads", 1]
 PROBLEMS = ["--model", "builtin:tiny-untrained", "--set", "dataset={name: arithmetic, size: 64, max_steps: 1}"]
 LEARNS = ["--learning-rate", "1e-2", "--reward", "share", "--checkpoint-every", 2]
-EXACT = ["--set", "engine.dtype=float32", "--set", "engine.eager=true"]
+QUICK = {"vllm": ["--set", "engine.eager=true"], "sglang": []}
+"""SGLang compiles nothing on a CPU."""
+GRPO = ["train", "grpo", *PROBLEMS, *SMALL, *LEARNS]
 RATIO = 1e-3
 """Most that a token's probability differs by between trainer and server: other kernels of the same precision. A step's
 weights that did not arrive make it tens of times as much."""
 
 
-@pytest.fixture(params=["vllm", "sglang"])
-def engine(request: pytest.FixtureRequest, fake_package: Any) -> str:
-    """An engine whose environment is here."""
-    name: str = request.param
+def engine_here(name: str) -> str:
+    """An engine whose environment is here; skips where it is not."""
     try:
         front: Any = plugins.load("engines", name)
         find_program(front.PROGRAM, None)
     except (ConfigError, PluginError) as error:
         pytest.skip(str(error))
-    fake_package("llmkit-share", {"rewards": {"share": "share"}}, {"share.py": SHARE})
     return name
+
+
+@pytest.fixture(params=["vllm", "sglang"])
+def engine(request: pytest.FixtureRequest, fake_package: Any) -> str:
+    """An engine whose environment is here, and a reward to learn from."""
+    fake_package("llmkit-share", {"rewards": {"share": "share"}}, {"share.py": SHARE})
+    return engine_here(request.param)
 
 
 @pytest.fixture
 def grpo(engine: str) -> list[object]:
     """A command line that trains over servers, and needs `--max-steps`."""
-    return ["train", "grpo", *PROBLEMS, *SMALL, *LEARNS, "--engine", engine, *EXACT]
+    return [*GRPO, "--engine", engine, "--set", "engine.dtype=float32", *QUICK[engine]]
 
 
 def finish(*arguments: object) -> None:
@@ -129,10 +135,9 @@ def test_a_server_killed_in_mid_rollout_costs_no_rollout(grpo: list[object], llm
 
 
 @pytest.mark.slow
-def test_a_trainer_killed_goes_on_with_new_servers(grpo: list[object], engine: str, llmkit: Command, tmp_path: Path):
+def test_a_trainer_killed_goes_on_with_new_servers(grpo: list[object], llmkit: Command, tmp_path: Path):
     out, whole = tmp_path / "run", tmp_path / "whole"
-    native = grpo[: -len(EXACT)]
-    finish(*native, "--engine", "native", "--max-steps", 6, "--output-dir", whole)
+    finish(*GRPO, "--engine", "native", "--max-steps", 6, "--output-dir", whole)
     process = llmkit.start([*grpo, "--max-steps", 6, "--output-dir", out])
     wait_for_step(out, 3, process)
     started = psutil.Process(process.pid).children(recursive=True)
