@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -21,6 +21,9 @@ class Section(BaseModel):
 
 class PluginSection(Section):
     """Settings of one plugin: `name` chooses it, the rest is validated by the plugin's own `Config`."""
+
+    plugin_kind: ClassVar[str] = ""
+    """Of the plugin, such as `engines`; empty before one is chosen."""
 
     name: str
     """Name of the plugin; `llmkit plugins list` shows what is installed."""

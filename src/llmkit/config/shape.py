@@ -88,7 +88,9 @@ def _plugin_model(config: type[Section], kind: str, name: str) -> type[PluginSec
         __doc__=config.__doc__,
         name=fixed,
     )
-    return cast(type[PluginSection], model)
+    section = cast(type[PluginSection], model)
+    section.plugin_kind = kind
+    return section
 
 
 def chosen_name(node: Node | None, kind: PluginKind) -> str | None:

@@ -2,10 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 
 from llmkit.config.section import PluginSection, Section
 from llmkit.config.shape import Slot, slot_at, walk
 from llmkit.config.tree import KeyPath, dotted
+from llmkit.errors import PluginError
 
 KNOWN_ELSEWHERE = {
     "adam_epsilon": ("eps",),
@@ -39,6 +41,8 @@ KNOWN_ELSEWHERE = {
 """Keys of other toolkits, with the names (or ends of paths) that they may have here."""
 
 CUTOFF = 0.7
+MOST_NAMED = 6
+"""Plugins in one message."""
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
@@ -67,11 +71,16 @@ def suggest_key(schema: type[Section], path: KeyPath) -> str:
     siblings = [name for name, _ in parent.children()] if parent is not None else []
     if (name := closest(path[-1], siblings)) is not None:
         return f"Did you mean '{name}'?"
+    plugin = _plugin(parent)
+    if plugin is not None and (others := _plugins_with(path[-1], plugin)):
+        chosen = f"{dotted(path[:-1])}.name={_chosen(plugin)}"
+        return f"{chosen} has no '{path[-1]}'; these {plugin.plugin_kind} have: {', '.join(others)}."
     if (elsewhere := _elsewhere(path[-1], paths)) is not None:
         return elsewhere
-    if (plugin := _plugin(parent)) is not None:
+    if plugin is not None:
         options = ", ".join(name for name in siblings if name != "name")
-        return f"{dotted(path[:-1])}.name={plugin} has {f'the options {options}' if options else 'no options'}."
+        said = f"the options {options}" if options else "no options"
+        return f"{dotted(path[:-1])}.name={_chosen(plugin)} has {said}."
     alike = [dotted(known) for known in paths if len(known) == len(path)]
     close = difflib.get_close_matches(dotted(path), alike, n=1, cutoff=CUTOFF)
     if close:
@@ -79,13 +88,26 @@ def suggest_key(schema: type[Section], path: KeyPath) -> str:
     return _list_of_keys(path, siblings)
 
 
-def _plugin(slot: Slot | None) -> str | None:
-    """The plugin whose options stand at a place; None where it is no plugin's."""
+def _plugin(slot: Slot | None) -> type[PluginSection] | None:
+    """The section of the plugin whose options stand at a place; None where it is no plugin's."""
     section = slot.section() if slot is not None else None
-    if section is None or not issubclass(section, PluginSection):
-        return None
-    name = section.model_fields["name"].default
-    return name if isinstance(name, str) else None
+    return section if section is not None and issubclass(section, PluginSection) and section.plugin_kind else None
+
+
+def _chosen(section: type[PluginSection]) -> str:
+    return section.model_fields["name"].default
+
+
+def _plugins_with(key: str, section: type[PluginSection]) -> list[str]:
+    """The first plugins of a section's kind that have an option of this name; those that cannot be used have none."""
+    from llmkit import plugins
+
+    found: list[str] = []
+    for name in plugins.names(section.plugin_kind):
+        with suppress(PluginError):
+            if key in plugins.load(section.plugin_kind, name).Config.model_fields:
+                found.append(name)
+    return found[:MOST_NAMED]
 
 
 def _list_of_keys(path: KeyPath, siblings: list[str]) -> str:
