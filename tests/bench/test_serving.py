@@ -131,11 +131,35 @@ def test_a_sweep_beside_another_server_tells_ratios_goodput_and_a_page(tmp_path,
     assert "http://" not in text.replace(url, ""), "the page needs nothing from elsewhere"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_server_behind_is_asked_without_the_front_in_turn(stream: bool, capsys):
+    sizes = ["--input-tokens", "4", "--output-tokens", "4", "--requests", "6", "--concurrency", "2", "--repeats", "2"]
+    way = ["--stream" if stream else "--no-stream", "--compare", "direct", "--json"]
+    with serving_echo() as url:
+        started = ["--model", "builtin:tiny-untrained", "--engine", "openai", "--set", f"engine.urls=[{url}]"]
+        assert cli.run(["bench", "serve", *started, *sizes, *way]) == 0
+    document = json.loads(capsys.readouterr().out)
+    front, direct = document["results"]
+    assert [one["name"] for one in (front, direct)] == ["serve/concurrency 2", "serve/direct concurrency 2"]
+    assert front["front_cpu_seconds_per_1000_tokens"] > 0
+    assert "front_cpu_seconds_per_1000_tokens" not in direct
+    assert [one["num_output_tokens"] for one in (front, direct)] == [48, 48]
+    assert (front["inter_token_latency_seconds_p50"] is None) is not stream
+    assert document["ratios"]["direct"]["concurrency 2 tokens_per_second"] > 0
+
+
+def test_an_engine_in_the_process_has_no_server_behind(capsys):
+    assert cli.run(["bench", "serve", "--serve-preset", "echo", "--compare", "direct"]) == 2
+    assert "no servers are behind llmkit serve" in capsys.readouterr().err
+
+
 def test_options_that_do_nothing_are_refused(capsys):
     for line, said in (
         (["--url", "http://127.0.0.1:1", "--serve-preset", "echo"], "--serve-preset is about a server"),
         (["--num-prefixes", "2"], "without --shared-prefix"),
         (["--python", "x"], "without --compare"),
+        (["--python", "x", "--compare", "direct"], "without --compare vllm or sglang"),
+        (["--url", "http://127.0.0.1:1", "--compare", "direct"], "name its address instead"),
         (["--sweep", "--rate", "1", "--rate", "2"], "begins with one --rate"),
         (["--slo", "ttft"], "seconds above 0"),
         (["--input-tokens", "many"], "give a number of tokens"),

@@ -65,7 +65,8 @@ def test_the_engines_own_server_has_the_port_until_a_signal(arguments, port, tmp
         with llmkit.stdout:
             document = json.loads(llmkit.stdout.readline())
             assert document == {
-                "url": f"http://127.0.0.1:{port}", "models": ["poet"], "engine": "small", "needs_key": True
+                "url": f"http://127.0.0.1:{port}", "models": ["poet"], "engine": "small", "needs_key": True,
+                "servers": [f"http://127.0.0.1:{port}"],
             }  # fmt: skip
             assert get(f"{document['url']}/v1/models", "sk-1") == {"data": [{"id": "poet"}]}
             environment = get(f"{document['url']}/environment")

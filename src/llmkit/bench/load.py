@@ -30,6 +30,7 @@ class Load:
         concurrency: requests in flight at a time; None sends them at their rate, however many are in flight.
         rate: requests a second, with exponentially distributed gaps (a Poisson process); None sends them at once.
         seed: of the gaps.
+        stream: whether answers come as they are drawn, or whole.
     """
 
     url: str
@@ -39,6 +40,7 @@ class Load:
     concurrency: int | None
     rate: float | None
     seed: int = 0
+    stream: bool = True
 
 
 @dataclass
@@ -69,8 +71,8 @@ class Sent:
 
     @property
     def between_seconds(self) -> float | None:
-        """Between tokens, over the whole completion, since a chunk may bring several; None of a single one."""
-        return (self.times[-1] - self.times[0]) / (self.num_tokens - 1) if self.num_tokens > 1 else None
+        """Between tokens, over the whole completion, since a chunk may bring several; None of a single chunk."""
+        return (self.times[-1] - self.times[0]) / (self.num_tokens - 1) if len(self.times) > 1 else None
 
 
 async def send_all(load: Load) -> tuple[list[Sent], float]:
@@ -101,15 +103,15 @@ async def send_all(load: Load) -> tuple[list[Sent], float]:
 
 
 async def send(session: "ClientSession", load: Load, ask: Ask) -> Sent:
-    """One request, streamed; what goes wrong is kept with it."""
+    """One request; what goes wrong is kept with it."""
     from aiohttp import ClientError
 
     body = {
         "model": load.model,
         "prompt": list(ask.prompt),
         "max_tokens": ask.output_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "stream": load.stream,
+        **({"stream_options": {"include_usage": True}} if load.stream else {}),
         "ignore_eos": True,
         "temperature": 1.0,
     }
@@ -119,8 +121,11 @@ async def send(session: "ClientSession", load: Load, ask: Ask) -> Sent:
             if response.status != 200:
                 sent.error = f"{response.status}: {_message(await response.text())}"
                 return sent
-            async for line in response.content:
-                _read(line, sent)
+            if load.stream:
+                async for line in response.content:
+                    _read(line, sent)
+            else:
+                _take(json.loads(await response.read()), sent)
     except (ClientError, TimeoutError, OSError) as error:
         sent.error = f"{type(error).__name__}: {error}"
     if sent.error is None and not sent.times:
@@ -152,7 +157,11 @@ def _read(line: bytes, sent: Sent) -> None:
     """Take one line of a stream."""
     if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
         return
-    document: Mapping[str, Any] = json.loads(line[6:])
+    _take(json.loads(line[6:]), sent)
+
+
+def _take(document: Mapping[str, Any], sent: Sent) -> None:
+    """Take an answer, or a part of one."""
     if "error" in document:
         sent.error = str(document["error"].get("message"))
         return

@@ -63,6 +63,12 @@ def held_memory_bytes() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu_seconds(process: int) -> float | None:
+    """What one process has spent so far, all its threads together; None where the system does not tell."""
+    found = _ticks(Path(f"/proc/{process}"))
+    return None if found is None else sum(found[1:3]) / os.sysconf("SC_CLK_TCK")
+
+
 def _best_seconds(work: "object") -> float:
     assert callable(work)
     work()
@@ -100,9 +106,15 @@ def _own_seconds() -> float | None:
 
 def _times(process: Path) -> tuple[int, int] | None:
     """A process's parent and the clock ticks that it and its ended children have spent; None when it has gone."""
+    found = _ticks(process)
+    return None if found is None else (found[0], sum(found[1:]))
+
+
+def _ticks(process: Path) -> tuple[int, ...] | None:
+    """A process's parent, then the ticks that it spent itself and in the kernel, then those of its ended children."""
     try:
         # The name, in brackets, may hold spaces and brackets of its own.
         fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return int(fields[1]), sum(map(int, fields[11:15]))
+    return int(fields[1]), *map(int, fields[11:15])

@@ -49,7 +49,7 @@ class ServeBench:
         serve_arguments: its command line.
         model: the name that requests to `url` use, and what peers are started with; None asks the server.
         api_key: for servers that need one.
-        peers: engines to start beside it, or addresses.
+        peers: engines to start beside it, addresses, or `direct`, the server behind it.
         python: interpreter of the environment of a peer.
         num_requests: of each run.
         paces: each is measured by itself.
@@ -59,6 +59,7 @@ class ServeBench:
         repeats: runs of each pace and contender.
         num_warmups: requests before that do not count.
         seed: of prompts and gaps.
+        stream: whether answers come as they are drawn, or whole.
     """
 
     url: str | None
@@ -75,6 +76,7 @@ class ServeBench:
     repeats: int
     num_warmups: int
     seed: int
+    stream: bool = True
 
 
 def measure(request: ServeBench) -> dict[str, Any]:
@@ -145,9 +147,15 @@ def _sweep(request: ServeBench, server: Contender, first_rate: float) -> Finding
 
 def _send(request: ServeBench, server: Contender, pace: Pace, seed: int, count: int) -> Run:
     asks = request.traffic.requests(count, seed)
-    load = Load(server.url, server.model, server.api_key, asks, pace.concurrency, pace.rate, seed)
+    load = Load(server.url, server.model, server.api_key, asks, pace.concurrency, pace.rate, seed, request.stream)
+    before = _front_seconds(server)
     sent, seconds = asyncio.run(send_all(load))
-    return Run(asks, sent, seconds)
+    after = _front_seconds(server)
+    return Run(asks, sent, seconds, None if before is None or after is None else after - before)
+
+
+def _front_seconds(server: Contender) -> float | None:
+    return None if server.front is None else machine.cpu_seconds(server.front)
 
 
 def _result(request: ServeBench, server: Contender, pace: Pace, metrics: Mapping[str, Any]) -> Result:
@@ -156,6 +164,7 @@ def _result(request: ServeBench, server: Contender, pace: Pace, metrics: Mapping
         **request.traffic.describe(),
         "model": server.model,
         "contender": server.name,
+        "stream": request.stream,
         "concurrency": pace.concurrency,
         "requests_per_second": pace.rate,
     }

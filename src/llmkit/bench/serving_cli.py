@@ -16,12 +16,14 @@ Examples:
   llmkit bench serve --model DIR --rate 2 --rate 8 --requests 100 --plot serve.html
   llmkit bench serve --model DIR --sweep --slo ttft=0.5 --slo itl=0.05 --input-tokens 64-512
   llmkit bench serve --model DIR --compare vllm --python vllm-env/bin/python --repeats 3
+  llmkit bench serve --model DIR --engine vllm --compare direct --concurrency 16 --repeats 5 --no-stream
   llmkit bench serve --url http://gpu1:8000 --compare http://gpu2:8000 --shared-prefix 512
   llmkit bench serve --preset chat --model DIR
 \b
---compare starts vllm or sglang (plugins llmkit-vllm, llmkit-sglang), or takes the address of a server; all get the same
-requests, in turn. --slo names seconds: ttft (first token), itl (between tokens), e2e (last token). --lengths reads JSON
-lines with input_tokens and output_tokens, such as a log of real requests.
+--compare starts vllm or sglang (plugins llmkit-vllm, llmkit-sglang), or takes the address of a server; direct is the
+server behind llmkit serve, asked without it. All get the same requests, in turn. --slo names seconds: ttft (first
+token), itl (between tokens), e2e (last token). --lengths reads JSON lines with input_tokens and output_tokens, such as
+a log of real requests.
 """
 
 
@@ -55,7 +57,9 @@ def serve(
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(metavar="PEER", show_default=False, help="Measure vllm, sglang or a URL too; may be repeated."),
+        typer.Option(
+            metavar="PEER", show_default=False, help="Measure vllm, sglang, a URL or direct too; may be repeated."
+        ),
     ] = None,
     python: Python = None,
     requests: Annotated[int, typer.Option(metavar="N", min=1, help="Requests of each measurement.")] = 64,
@@ -86,14 +90,16 @@ def serve(
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each contender at each pace.")] = 1,
     warmups: Annotated[int, typer.Option(metavar="N", min=0, help="Requests before that do not count.")] = 2,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of prompts, and of the gaps between requests.")] = 0,
+    stream: Annotated[bool, typer.Option(help="Ask for answers as they are drawn; otherwise whole.")] = True,
     as_json: AsJson = False,
     output: Output = None,
     plot: Plot = None,
 ) -> None:
     """Measure a server: tokens per second, time to the first token and between tokens, requests within goals.
 
-    Requests stream completions of random prompts at a concurrency or at a rate; ends of text are ignored.
+    Requests are for completions of random prompts, at a concurrency or at a rate; ends of text are ignored.
     """
+    from llmkit.bench.contenders import is_engine
     from llmkit.bench.goals import parse_goals
     from llmkit.bench.lengths import Traffic, parse_between, read_pairs
     from llmkit.bench.serving import Pace, ServeBench, measure
@@ -101,7 +107,7 @@ def serve(
 
     if num_prefixes > 1 and not shared_prefix:
         raise ConfigError(f"--num-prefixes {num_prefixes} has no effect without --shared-prefix")
-    if python is not None and not any("://" not in peer for peer in compare or []):
+    if python is not None and not any(map(is_engine, compare or ())):
         raise ConfigError(f"--python {python} has no effect without --compare vllm or sglang")
     if sweep and len(rate or ()) > 1:
         raise ConfigError("--sweep begins with one --rate, and finds the others itself")
@@ -130,6 +136,7 @@ def serve(
         repeats=repeats,
         num_warmups=warmups,
         seed=seed,
+        stream=stream,
     )
     deliver(measure(request), output, plot, draw, as_json=as_json)
 

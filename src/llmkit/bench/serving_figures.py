@@ -25,11 +25,13 @@ class Run:
         asks: what was asked for.
         sent: what came of each.
         seconds: from the first request to the last token.
+        front_cpu_seconds: what llmkit's process spent meanwhile, where the model runs in others; None where not.
     """
 
     asks: Sequence[Ask]
     sent: Sequence[Sent]
     seconds: float
+    front_cpu_seconds: float | None = None
 
 
 def figures(runs: Sequence[Run], goals: Goals) -> dict[str, Any]:
@@ -58,6 +60,8 @@ def figures(runs: Sequence[Run], goals: Goals) -> dict[str, Any]:
         "num_output_tokens": num_tokens,
         **goals.figures(sent, seconds),
     }
+    if fronts := [run.front_cpu_seconds for run in runs if run.front_cpu_seconds is not None]:
+        found["front_cpu_seconds_per_1000_tokens"] = sum(fronts) / num_tokens * 1000
     if len(runs) > 1:
         found["spread"] = spread([run.seconds for run in runs])
     waits = {

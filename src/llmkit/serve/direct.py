@@ -43,10 +43,10 @@ def serve(run: ServeRun, tell: Callable[[Listening], None]) -> None:
         logger.warning("server.direct leaves requests to %s: %s has no effect", program.title, ", ".join(idle))
     with TemporaryDirectory(prefix="llmkit-serve-") as directory, _sigterm_like_sigint():
         door = Door(run.server.host, free_port(run), chat_template(run, Path(directory)))
-        fleet = open_fleet(program, config, EngineContext(run.model, run.device), door=door)
+        fleet = open_fleet(program, config, EngineContext(run.model, run.device, logprobs="raw"), door=door)
         try:
             (server,) = fleet.servers
-            tell(Listening(server.url, (server.model,), run.engine.name, server.api_key is not None))
+            tell(Listening(server.url, (server.model,), run.engine.name, server.api_key is not None, (server.url,)))
             _wait(fleet)
         except KeyboardInterrupt:
             logger.info("stopping: %s has %g seconds to end", program.title, config.stop_seconds)

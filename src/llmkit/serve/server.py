@@ -35,12 +35,14 @@ class Listening:
         models: what requests can name.
         engine: name of the engine.
         needs_key: whether requests need an API key.
+        servers: addresses of the servers behind it, which answer too; none where the engine runs in this process.
     """
 
     url: str
     models: tuple[str, ...]
     engine: str
     needs_key: bool
+    servers: tuple[str, ...] = ()
 
 
 def serve(run: ServeRun, tell: Callable[[Listening], None]) -> None:
@@ -105,6 +107,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _serve(run: ServeRun, keys: KeyRing, listener: socket.socket, tell: Callable[[Listening], None]) -> None:
     # Heavy imports come after what is wrong with keys and port has been told.
+    from llmkit.engines.inference.remote.contract import FleetEngine
     from llmkit.serve.app import make_app
     from llmkit.serve.assembly import open_service
 
@@ -120,7 +123,9 @@ async def _serve(run: ServeRun, keys: KeyRing, listener: socket.socket, tell: Ca
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
         names = (*service.names, *service.engine.adapters)
-        listening = Listening(_url(run.server.host, listener), names, run.engine.name, not keys.is_open)
+        behind = service.engine.fleet.servers if isinstance(service.engine, FleetEngine) else ()
+        servers = tuple(server.url for server in behind)
+        listening = Listening(_url(run.server.host, listener), names, run.engine.name, not keys.is_open, servers)
         server = _Server(config, lambda: tell(listening))
         stopping = _Stopping(server, service)
         with stopping.on_signals():
