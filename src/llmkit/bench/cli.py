@@ -2,10 +2,10 @@
 
 import typer
 
-from llmkit.bench import data_cli, generation_cli, report_cli, serving_cli, startup_cli, training_cli
+from llmkit.bench import data_cli, generation_cli, report_cli, serving_cli, startup_cli, training_cli, weights_cli
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-for _commands in (data_cli, generation_cli, serving_cli, startup_cli, training_cli, report_cli):
+for _commands in (data_cli, generation_cli, serving_cli, startup_cli, training_cli, weights_cli, report_cli):
     _commands.register(app)
 
 

@@ -79,7 +79,7 @@ def _streaming(axes: "Axes", rows: Rows) -> None:
     axes.set_ylabel("megabytes held")
 
 
-def _startup(axes: "Axes", rows: Rows) -> None:
+def _seconds(axes: "Axes", rows: Rows) -> None:
     _bars(axes, rows, "seconds")
     axes.set_xlabel("seconds")
 
@@ -94,7 +94,8 @@ PANELS: dict[str, tuple[str, Callable[["Axes", Rows], None]]] = {
     "tokenize": ("Rows to tokens with masks", _tokenize),
     "packing": ("Lengths into bins", _packing),
     "start": ("Start on cached tokens", _start),
-    "startup": ("From nothing to ready", _startup),
+    "startup": ("From nothing to ready", _seconds),
+    "weights": ("New weights on running servers", _seconds),
     "train": ("Training steps", _train),
     "streaming": ("Memory while streaming", _streaming),
 }

@@ -34,6 +34,13 @@ COLUMNS: dict[str, dict[str, tuple[str, Format]]] = {
         "least": ("seconds_min", format_time),
         "±": ("spread", "{:.0%}".format),
     },
+    "weights": {
+        "an update": ("seconds", format_time),
+        "±": ("spread", "{:.0%}".format),
+        "the first": ("first_seconds", format_time),
+        "weights": ("num_bytes", format_bytes),
+        "servers' start": ("start_seconds", format_time),
+    },
     "train": {
         "tokens/s": ("tokens_per_second", format_number),
         "by CPU time": ("tokens_per_cpu_second", format_number),
