@@ -10,6 +10,7 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, T
 
 from llmkit.engines.inference.remote.contract import Server
 from llmkit.engines.inference.remote.deadlines import Deadlines
+from llmkit.engines.inference.remote.pieces import Pieces
 from llmkit.engines.inference.remote.sse import DONE, EventReader
 from llmkit.engines.inference.remote.waits import Waits
 from llmkit.errors import EngineBusyError, EngineError, RequestError
@@ -57,7 +58,7 @@ class HttpLink:
         self._client = client
         self._deadlines = client.deadlines
         self._waits = Waits()
-        self._num_streams = 0
+        self._streams: set[Pieces] = set()
         self._headers = {"content-type": "application/json"}
         if server.api_key is not None:
             self._headers["authorization"] = f"Bearer {server.api_key}"
@@ -70,7 +71,7 @@ class HttpLink:
     @property
     def num_streams(self) -> int:
         """Streams of events that are open."""
-        return self._num_streams
+        return len(self._streams)
 
     async def call(
         self,
@@ -99,37 +100,41 @@ class HttpLink:
     async def events(self, path: str, body: Mapping[str, Any], *, phase: str, kind: Any = Any) -> AsyncGenerator[Any]:
         """See `Link.events`."""
         reader = EventReader()
-        turn = self._waits.turn
-        async with self._within(self._deadlines.idle_seconds, phase, turn):
+        idle_seconds = self._deadlines.idle_seconds
+        async with self._within(idle_seconds, phase):
             response = await self._ask("POST", path, body, None, phase)
-        self._num_streams += 1
+        pieces = Pieces(response, idle_seconds, lambda message: self._error(phase, message))
+        self._streams.add(pieces)
         try:
             if response.content_type != "text/event-stream":
                 raise self._error(phase, f"it answered with {response.content_type}, not with events")
-            async for piece in self._pieces(response, phase, turn):
+            while piece := await pieces.next():
                 for data in reader.push(piece):
                     if data == DONE:
                         # What is left is the end of the body; with it the connection can be used again.
-                        async for _ in self._pieces(response, phase, turn):
+                        while await pieces.next():
                             pass
                         return
                     if b'"error"' in data:
                         self._raise_failure(data, phase)
                     yield self._decoded(data, kind, phase)
         finally:
+            pieces.close()
             # Nothing is left to close after the end of the body; before it, the server sees that nobody listens.
             response.close()
-            self._num_streams -= 1
+            self._streams.discard(pieces)
 
     def cut(self, error: EngineError) -> None:
         """Let everything that waits for the server, or reads a stream of its, raise an error."""
         self._waits.cut(error)
+        for pieces in self._streams:
+            pieces.cut(error)
 
     @asynccontextmanager
-    async def _within(self, seconds: float, phase: str, turn: int | None = None) -> AsyncGenerator[None]:
+    async def _within(self, seconds: float, phase: str) -> AsyncGenerator[None]:
         late = self._error(phase, f"no answer within {seconds:g} seconds")
         try:
-            async with self._waits.within(seconds, late, turn):
+            async with self._waits.within(seconds, late):
                 yield
         except (ClientError, OSError) as error:
             raise self._error(phase, str(error) or type(error).__name__) from error
@@ -148,15 +153,6 @@ class HttpLink:
         finally:
             response.close()
         raise self._refusal(phase, response, text)
-
-    async def _pieces(self, response: ClientResponse, phase: str, turn: int) -> AsyncGenerator[bytes]:
-        """The body as it comes, each piece in its time."""
-        while True:
-            async with self._within(self._deadlines.idle_seconds, phase, turn):
-                piece = await response.content.readany()
-            if not piece:
-                return
-            yield piece
 
     def _decoded(self, data: bytes, kind: Any, phase: str) -> Any:
         decoder = _DECODERS.get(kind)
