@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from llmkit.models import chunked_head
 from llmkit.models import linear_logprobs as module
 from llmkit.models.linear_logprobs import linear_logprobs
 from llmkit.models.scoring import PLAIN, Scoring, TokenLogprobs
@@ -27,7 +28,7 @@ SCORINGS = [
 def _budget(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 2 rows of 11 scores, or all rows at once; logits kept for the backward pass, or not."""
     if request.param != "one chunk":
-        monkeypatch.setattr(module, "CHUNK_BYTES", 2 * 11 * 4)
+        monkeypatch.setattr(chunked_head, "CHUNK_BYTES", 2 * 11 * 4)
     if request.param in ("some kept", "chunks again"):
         monkeypatch.setattr(module, "KEPT_BYTES", 3 * 11 * 8 if request.param == "some kept" else 0)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from llmkit.models.attention import LONGEST_ROW, fused_attention
+from llmkit.models.compiled_attention import Piece, attend_in_pieces, can_attend
 from llmkit.models.cuda_attention import can_run_varlen, varlen_attention
 from llmkit.models.row_attention import row_attention
 from llmkit.models.rows import Rows, from_rows, order_of_tokens, row_groups
@@ -24,6 +25,7 @@ class Layout:
         self.longest = max(span.stop - span.start for span in self.spans)
         self._boundaries = torch.tensor([0, *sequence_ends], dtype=torch.int32, device=device)
         self._groups: list[Rows] = row_groups(self.spans, device)
+        self._pieces = [Piece([self.spans[number] for number in group.members]) for group in self._groups]
         self._order = order_of_tokens(self._groups, self.spans).to(device)
 
     def attend(
@@ -38,6 +40,8 @@ class Layout:
             return varlen_attention(query, key, value, self._boundaries, self.longest, scaling, sliding_window)
         in_sight = not sliding_window or self.longest <= sliding_window
         if query.device.type == "cpu" and self.longest <= LONGEST_ROW and in_sight and not dropout:
+            if can_attend(query, key, value):
+                return attend_in_pieces(query, key, value, self._pieces, scaling)
             return self.in_rows(query, key, value, scaling)
         return self.in_turn(query, key, value, scaling, dropout, sliding_window)
 

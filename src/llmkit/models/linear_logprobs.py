@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from llmkit.models.chunked_head import ChunkedHead
 from llmkit.models.scoring import PLAIN, Scoring, TokenLogprobs
 
-CHUNK_BYTES = 64 << 20
-"""Memory that the float32 logits of one chunk of rows may take."""
 KEPT_BYTES = 256 << 20
 """Memory that logits may take until the backward pass, which computes the rest of them again."""
 SLAB = 4096
@@ -89,7 +88,7 @@ class _LinearLogprobs(torch.autograd.Function):
         ctx.head_trains, ctx.loss_scales = head_trains, loss_scales
         ctx.sums = _Sums.like(weight, bias, by_weight, by_bias) if early and head_trains else None
 
-        head = _Head(weight, bias, hidden, scoring)
+        head = ChunkedHead(weight, bias, hidden, scoring)
         logprobs = torch.empty(len(hidden), dtype=head.kind, device=hidden.device)
         entropies = torch.empty_like(logprobs) if entropy != "none" else None
         means = torch.empty_like(logprobs) if mean_logprobs else None
@@ -97,21 +96,14 @@ class _LinearLogprobs(torch.autograd.Function):
             products = head.products(rows)
             if rows.stop <= rows_to_keep:
                 ctx.products[rows.start] = products.clone()
-            scores = head.scores(products)
-            probabilities, normalizers = head.softmax(scores)
-            aims = targets[rows, None]
-            logprobs[rows] = scores.gather(1, aims)[:, 0] - normalizers
-            if means is not None:
-                means[rows] = scores.mean(dim=-1) - normalizers
-            if entropies is not None:
-                entropies[rows] = normalizers - torch.linalg.vecdot(probabilities, scores)
-            if ctx.unit is not None:
-                # The slope of minus the log-probability: its sign is cheaper to change where there is less of it.
-                slope = probabilities.scatter_add_(1, aims, torch.full_like(aims, -1, dtype=head.kind))
-                slope = head.narrow(scoring.to_products(slope, scores), products)
-                torch.mm(slope, head.weight, out=ctx.unit[rows]).neg_()
+            found, slope = head.score(products, targets[rows], entropies is not None, mean_logprobs, early)
+            for whole, part in zip((logprobs, entropies, means), found, strict=True):
+                if whole is not None:
+                    whole[rows] = part
+            if ctx.unit is not None and slope is not None:
+                torch.mm(slope, head.weight, out=ctx.unit[rows])
                 if ctx.sums is not None and loss_scales is not None:
-                    ctx.sums.add(slope, hidden[rows], -loss_scales[rows])
+                    ctx.sums.add(slope, hidden[rows], loss_scales[rows])
         ctx.save_for_backward(hidden, weight, bias, targets, entropies)
         if entropies is not None and entropy == "value":
             ctx.mark_non_differentiable(entropies)
@@ -134,100 +126,24 @@ class _LinearLogprobs(torch.autograd.Function):
                 return by_hidden, *early.times(factor, weight, bias), *NO_GRADIENTS
         by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         sums = _Sums.like(weight, bias, *ctx.needs_input_grad[1:3])
-        head = _Head(weight, bias, hidden, ctx.scoring)
+        head = ChunkedHead(weight, bias, hidden, ctx.scoring)
         if by_logprobs is None:
             by_logprobs = torch.zeros(len(hidden), dtype=head.kind, device=hidden.device)
         for rows in head.chunks:
             # Kept ones are given up at once; a second pass over a retained graph computes them again.
             products = ctx.products.pop(rows.start, None)
             products = head.products(rows) if products is None else products
-            scores = head.scores(products)
-            gradient = _by_scores(
-                *head.softmax(scores),
-                scores,
+            gradient = head.gradient(
+                products,
                 targets[rows],
                 by_logprobs[rows],
                 None if by_means is None else by_means[rows],
                 None if by_entropies is None else (by_entropies[rows], entropies[rows]),
             )
-            gradient = head.narrow(ctx.scoring.to_products(gradient, scores), products)
             if by_hidden is not None:
                 torch.mm(gradient, head.weight, out=by_hidden[rows])
             sums.add(gradient, hidden[rows], None)
         return by_hidden, *sums.times(1.0, weight, bias), *NO_GRADIENTS
-
-
-class _Head:
-    """The head's forward on a few rows at a time, in buffers that all chunks share: fresh memory costs more to touch
-    than to compute with.
-
-    Attributes:
-        weight: [V, H] in the type of the products.
-        kind: type of scores and probabilities.
-        chunks: rows whose float32 logits fit into the budget, one chunk after the other.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, hidden: Tensor, scoring: Scoring) -> None:
-        self.weight = weight.to(hidden.dtype)
-        self.kind = torch.promote_types(hidden.dtype, torch.float32)
-        self._bias = None if bias is None else bias.to(hidden.dtype)
-        self._hidden, self._scoring = hidden, scoring
-        step = max(1, CHUNK_BYTES // (4 * len(weight)))
-        self.chunks = [slice(start, min(start + step, len(hidden))) for start in range(0, len(hidden), step)]
-        size = (min(step, len(hidden)), len(weight))
-        self._products = torch.empty(size, dtype=hidden.dtype, device=hidden.device)
-        self._scores = torch.empty(size, dtype=self.kind, device=hidden.device)
-        self._probabilities = torch.empty_like(self._scores)
-
-    def products(self, rows: slice) -> Tensor:
-        """[n, V] of these rows; good until the next chunk."""
-        products = self._products[: rows.stop - rows.start]
-        torch.mm(self._hidden[rows], self.weight.T, out=products)
-        return products if self._bias is None else products.add_(self._bias)
-
-    def scores(self, products: Tensor) -> Tensor:
-        """[n, V] in the wider type; good until the next chunk."""
-        if products.dtype == self.kind:
-            return self._scoring.scores(products)
-        return self._scoring.scores(self._scores[: len(products)].copy_(products))
-
-    def softmax(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """[n, V] probabilities, good until the next chunk, and [n] logarithms of their normalizers."""
-        probabilities = self._probabilities[: len(scores)]
-        torch.softmax(scores, -1, out=probabilities)
-        # The greatest probability is at least 1 / V, so that its logarithm is exact to rounding.
-        return probabilities, scores.amax(dim=-1) - probabilities.amax(dim=-1).log()
-
-    def narrow(self, gradient: Tensor, products: Tensor) -> Tensor:
-        """The gradient in the type of the products, whose memory it takes."""
-        return gradient if gradient.dtype == products.dtype else products.copy_(gradient)
-
-
-def _by_scores(
-    probabilities: Tensor,
-    normalizers: Tensor,
-    scores: Tensor,
-    targets: Tensor,
-    by_logprobs: Tensor,
-    by_means: Tensor | None,
-    by_entropies: tuple[Tensor, Tensor] | None,
-) -> Tensor:
-    """[n, V] gradient by the scores; overwrites `probabilities`.
-
-    With p the softmax: a log-probability gives `onehot - p`, the mean of log-probabilities `1 / V - p`, an entropy H
-    gives `-p * (log p + H)`.
-
-    Args:
-        by_entropies: upstream gradients of the entropies, and the entropies.
-    """
-    factors = -by_logprobs[:, None] if by_means is None else -(by_logprobs + by_means)[:, None]
-    if by_entropies is not None:
-        upstream, entropy = by_entropies
-        factors = factors - upstream[:, None] * (scores + (entropy - normalizers)[:, None])
-    gradient = probabilities.mul_(factors)
-    if by_means is not None:
-        gradient += by_means[:, None] / scores.shape[-1]
-    return gradient.scatter_add_(1, targets[:, None], by_logprobs[:, None])
 
 
 @dataclass

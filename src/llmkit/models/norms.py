@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from llmkit.models.kernels import library
+from llmkit.models.norm_rotary import norm_rotate
+
 _prepared: WeakSet[nn.Module] = WeakSet()
 _known: dict[type[nn.Module], bool] = {}
 
@@ -40,6 +43,8 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     if hidden.device.type != "cpu":
         return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), eps)
+    if library.is_plain(weight) and library.takes(hidden):
+        return norm_rotate(hidden, weight, eps, None)
     # Autocast would take the sum of squares in half the bits.
     with torch.autocast("cpu", enabled=False):
         return _RMSNorm.apply(hidden, weight, eps)  # pyright: ignore[reportReturnType] - untyped in torch
@@ -74,7 +79,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def _forward(self: Any, hidden_states: Tensor) -> Tensor:
-    return rms_norm(hidden_states, self.weight, _epsilon(self))
+    return rms_norm(hidden_states, self.weight, epsilon(self))
 
 
 def to_autocast(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
@@ -83,9 +88,14 @@ def to_autocast(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
     return embedded.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else embedded
 
 
-def _epsilon(module: Any) -> float:
-    """0 where there is none."""
+def epsilon(module: Any) -> float:
+    """What a norm adds to the mean of squares; 0 where there is nothing."""
     return getattr(module, "variance_epsilon", None) or getattr(module, "eps", None) or 0.0
+
+
+def is_known(module: Any) -> bool:
+    """Whether `rms_norm` stands for a module, on the CPU, by its class; `prepare` has seen it."""
+    return _known.get(type(module), False) and library.is_plain(module.weight)
 
 
 @torch.no_grad()
@@ -95,7 +105,7 @@ def _is_plain(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     if not kind.__name__.endswith("RMSNorm") or kind is nn.RMSNorm or not isinstance(weight, nn.Parameter):
         return False
-    if set(dict(module.named_parameters())) != {"weight"} or weight.ndim != 1 or not _epsilon(module):
+    if set(dict(module.named_parameters())) != {"weight"} or weight.ndim != 1 or not epsilon(module):
         return False
     if kind not in _known:
         _known[kind] = _agrees(module, weight)
@@ -107,7 +117,7 @@ def _agrees(module: nn.Module, weight: nn.Parameter) -> bool:
     shifted = nn.Parameter(torch.linspace(0.5, 2, len(weight), device=weight.device), requires_grad=False)
     module._parameters["weight"] = shifted
     try:
-        return torch.allclose(module(probe), rms_norm(probe, shifted, _epsilon(module)), rtol=1e-5, atol=1e-6)
+        return torch.allclose(module(probe), rms_norm(probe, shifted, epsilon(module)), rtol=1e-5, atol=1e-6)
     except (TypeError, RuntimeError):  # a norm that takes something else besides
         return False
     finally:

@@ -14,7 +14,7 @@ from llmkit.distributed.place import find_place
 from llmkit.distributed.sharding import Passes, divide
 from llmkit.distributed.world import World
 from llmkit.errors import ConfigError
-from llmkit.models import norms
+from llmkit.models import shorter, tied_embedding
 from llmkit.models.head import base_of, output_head
 from llmkit.models.loading import load_model
 from llmkit.models.logprobs import token_logprobs
@@ -55,7 +55,7 @@ class Policy:
     offloads_activations: bool = False
 
     def __post_init__(self) -> None:
-        norms.prepare(self.model)
+        shorter.prepare(self.model)
 
     @property
     def context_length(self) -> int:
@@ -109,7 +109,7 @@ class Policy:
             return token_logprobs(model, batch, temperature=temperature)
 
         if self.reference is not None:
-            norms.prepare(self.reference)
+            shorter.prepare(self.reference)
             with self.autocast():
                 return _through(self.reference_passes, self.reference, run).logprobs
         with self.model.disable_adapter(), self.autocast():
@@ -126,6 +126,7 @@ class Policy:
                 "parallel.strategy=fsdp needs a model whose sequences can be packed, and this model, or its adapter, "
                 "takes them one at a time; use parallel.strategy=ddp"
             )
+        tied_embedding.undo(self.model)
         # The head is looked at while the weights are still whole.
         output_head(self.model)
         self.passes, self.summed = divide(self.model, base_of(self.model), config, world, self.compute_dtype)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from llmkit.models.attention import LONGEST_ROW, fused_attention
+from llmkit.models.compiled_attention import Piece, attend_in_pieces, can_attend
 from llmkit.models.cuda_attention import can_run_flex, family_mask, flex
 from llmkit.models.row_attention import row_attention
 from llmkit.models.rows import Rows, from_rows, order_of_tokens, row_groups
@@ -71,13 +73,27 @@ class SharedLayout:
         """
         if not dropout and can_run_flex(query):
             return flex(query, key, value, self.mask(sliding_window), scaling)
+        fits = query.device.type == "cpu" and not dropout
+        if fits and all(group.fit_rows(sliding_window) for group in self.groups) and can_attend(query, key, value):
+            return attend_in_pieces(query, key, value, self.pieces, scaling)
         pieces = []
         for group in self.groups:
-            if query.device.type == "cpu" and not dropout and group.fit_rows(sliding_window):
+            if fits and group.fit_rows(sliding_window):
                 pieces.append(attend_in_rows(group, query, key, value, scaling))
             else:
                 pieces += attend_in_turn(group, query, key, value, scaling, dropout, sliding_window)
         return torch.cat(pieces, dim=1)
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """All prompts together, and then the branches of each."""
+        prompts = [prompt for prompt, _ in self._families]
+        branches = [
+            Piece([spans[number] for number in rows.members], prompt)
+            for (prompt, spans), group in zip(self._families, self.groups, strict=True)
+            for rows in group.groups
+        ]
+        return [Piece([prompts[n] for n in rows.members]) for rows in row_groups(prompts, self._device)] + branches
 
     def mask(self, sliding_window: int | None) -> BlockMask:
         """For FlexAttention; made once for all layers."""

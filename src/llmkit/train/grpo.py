@@ -8,7 +8,7 @@ from typing import Any
 from llmkit.config.resolve import Resolved
 from llmkit.config.runs import GRPORun
 from llmkit.data.encoders import PromptEncoder
-from llmkit.engines.servers.fronts import check_servers
+from llmkit.engines.servers.fronts import check_servers, check_takes_weights
 from llmkit.models.dropout import DROPOUT_IS_OFF, disable_dropout
 from llmkit.terminal import note, warn
 from llmkit.train.answers import reward_metrics, show_held_out
@@ -33,6 +33,7 @@ from llmkit.types import Record
 def train(resolved: Resolved[GRPORun], invocation: Invocation) -> dict[str, Any]:
     """Run it; returns the summary as plain values."""
     run = resolved.run
+    check_takes_weights(run.engine.name)
     # The threads are the trainer's; servers have the machine's cores.
     check_servers(run.engine, run.model, run.device.model_copy(update={"threads": None}))
     inputs = open_inputs(run, needs_weights=not invocation.dry_run)

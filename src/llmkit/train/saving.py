@@ -118,12 +118,15 @@ class Copier:
         world: World,
         blank: nn.Module | None,
         asynchronous: bool,
+        *,
+        samples_here: bool = True,
     ) -> None:
         """
         Args:
             blank: `skeleton` of the policy's model; None where the model itself is saved, which nothing may change
                 meanwhile.
             asynchronous: copy though the model could be saved as it is.
+            samples_here: whether this process samples from the weights, or brings them to who does.
         """
         self._policy = policy
         self._tokenizer = tokenizer
@@ -131,6 +134,7 @@ class Copier:
         self._blank = blank
         self.is_divided = world.dimensions.is_sharded or world.dimensions.tensor > 1
         self.copies = asynchronous and blank is not None
+        self._samples_here = samples_here
         self._average: nn.Module | None = None
         self._files: dict[str, bytes] | None = None
 
@@ -150,19 +154,20 @@ class Copier:
 
     @cached_property
     def sampling_policy(self) -> Policy:
-        """The policy, or one with all of its weights where they are divided; it has those of the last refresh. All
-        processes take part when it is first asked for."""
+        """The policy, or one with all of its weights where they are divided; it has those of the last refresh. In a
+        process that does not need them it has none. All processes take part when it is first asked for."""
         if not self.is_divided:
             return self._policy
         whole: Any = copy.deepcopy(self._blank)
         whole.to(self._policy.device).eval()
         # Engines look at the weights before they get the first version of them.
-        fill(whole, self._policy.model, self._policy.device)
+        fill(whole, self._policy.model, self._policy.device, keep=self._samples_here)
         return Policy(whole, self._policy.device, self._policy.compute_dtype)
 
     def refresh_sampling(self) -> None:
         """Give the whole copy the present weights; all processes take part."""
-        fill(self.sampling_policy.model, self._policy.model, self._policy.device)
+        whole = self.sampling_policy.model
+        fill(whole, self._policy.model, self._policy.device, keep=self._samples_here)
 
     def _copy_model(self, blank: nn.Module | None) -> nn.Module | None:
         if blank is None:

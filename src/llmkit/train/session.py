@@ -27,6 +27,7 @@ from llmkit.train.memory_settings import advising
 from llmkit.train.profiling import profiling
 from llmkit.train.resuming import find_checkpoint
 from llmkit.train.saving import Copier
+from llmkit.train.server_engines import asks_servers
 from llmkit.train.state import Mark, Position, read_state
 from llmkit.train.together import open_run_directory
 from llmkit.train.watches import Watches
@@ -234,7 +235,16 @@ class Session:
             with_reference=self._with_reference,
             directory=checkpoint.path if checkpoint else None,
         )
-        self._copier = Copier(self.policy, self._inputs.tokenizer, self._world, blank, run.checkpoint.asynchronous)
+        # Servers get their weights from the first process, whoever asks them.
+        samples_here = self._world.is_main or not (isinstance(run, GRPORun) and asks_servers(run))
+        self._copier = Copier(
+            self.policy,
+            self._inputs.tokenizer,
+            self._world,
+            blank,
+            run.checkpoint.asynchronous,
+            samples_here=samples_here,
+        )
         updates = getattr(run.algorithm, "updates_per_step", 1)
         self.engine = TorchEngine(self.policy, run.optim, self.total_steps * updates, adapter)
         if checkpoint:

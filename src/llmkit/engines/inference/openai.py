@@ -8,6 +8,9 @@ from llmkit.config.section import Nonsemantic, Secret, Section, all_defaults
 from llmkit.engines.inference.contract import EngineContext, ServingEngine
 from llmkit.engines.inference.remote.deadlines import Deadlines
 
+TAKES_WEIGHTS = False
+"""A policy in training cannot be sampled from here: nobody brings its weights."""
+
 
 class Config(Section):
     """Where the servers are; what they are is found out."""

@@ -7,6 +7,9 @@ from llmkit.engines.inference.remote.deadlines import Deadlines
 from llmkit.engines.servers.program import Program
 from llmkit.errors import ConfigError
 
+TAKES_WEIGHTS = False
+"""A policy in training cannot be sampled from here: nobody brings its weights."""
+
 
 class LauncherConfig(ServerEngineConfig):
     """Servers of which llmkit knows no more than their command and OpenAI's API."""

@@ -2,6 +2,7 @@
 
 from llmkit.engines.inference.contract import EngineContext, ServingEngine
 from llmkit.engines.launchers.gguf_files import GGUFConfig, gguf_file
+from llmkit.engines.launchers.launching import TAKES_WEIGHTS as TAKES_WEIGHTS
 from llmkit.engines.launchers.launching import launch
 from llmkit.engines.servers.program import Additions, Flag, Hint, Program, Recipe, Situation, Stage
 

@@ -1,6 +1,7 @@
 """MindIE Service as servers that llmkit starts, on NPUs of Ascend."""
 
 from llmkit.engines.inference.contract import EngineContext, ServingEngine
+from llmkit.engines.launchers.launching import TAKES_WEIGHTS as TAKES_WEIGHTS
 from llmkit.engines.launchers.launching import LauncherConfig, launch
 from llmkit.engines.servers.program import Additions, Entry, Program, Situation
 

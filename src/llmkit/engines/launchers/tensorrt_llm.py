@@ -1,6 +1,7 @@
 """TensorRT-LLM (`trtllm-serve`) as servers that llmkit starts, on GPUs of NVIDIA."""
 
 from llmkit.engines.inference.contract import EngineContext, ServingEngine
+from llmkit.engines.launchers.launching import TAKES_WEIGHTS as TAKES_WEIGHTS
 from llmkit.engines.launchers.launching import LauncherConfig, launch
 from llmkit.engines.servers.program import Argument, Entry, Flag, Hint, Program, Switch
 

@@ -22,7 +22,18 @@ def open_rewards(parts: list[tuple[str, str, bytes]]) -> Callable[[str, Rollout]
         for name, plugin, config in parts
     }
 
+    # A loop for each rollout would cost more than most rewards do.
+    loop = asyncio.Runner()
+
+    async def score_alone(name: str, rollout: Rollout) -> float:
+        try:
+            return await score(rewards[name], rollout, name)
+        finally:
+            # What a reward left running must not run on into the next one.
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
     def score_one(name: str, rollout: Rollout) -> float:
-        return asyncio.run(score(rewards[name], rollout, name))
+        return loop.run(score_alone(name, rollout))
 
     return score_one

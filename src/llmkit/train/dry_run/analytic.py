@@ -12,8 +12,11 @@ from llmkit.adapters.contract import Adapter
 from llmkit.engines.training.engine_state import tensors_of
 from llmkit.engines.training.parameter_groups import parameter_groups
 from llmkit.errors import ConfigError
-from llmkit.models.linear_logprobs import CHUNK_BYTES, KEPT_BYTES
+from llmkit.models.chunked_head import CHUNK_BYTES
+from llmkit.models.kernels import library
+from llmkit.models.linear_logprobs import KEPT_BYTES
 from llmkit.models.loading import load_on_meta
+from llmkit.models.policy import torch_device
 from llmkit.models.quantizing import weight_bytes
 from llmkit.terminal import note
 from llmkit.train.adapting import begin_adapter
@@ -115,7 +118,13 @@ def calculate(run: Any, load: Workload, total_steps: int) -> Sizes:
         gradients=trainable * width,
         optimizer=optimizer_bytes(run, adapted, adapter) * width // 4 + average,
         activations=activation_bytes(architecture, load.micro_tokens, compute, run.device.gradient_checkpointing),
-        logits=head_bytes(architecture, load.trained_tokens, compute, head_trains=run.adapter.name == "full"),
+        logits=head_bytes(
+            architecture,
+            load.trained_tokens,
+            compute,
+            head_trains=run.adapter.name == "full",
+            in_place=torch_device(run.device).type == "cpu" and library.library() is not None,
+        ),
         kv_cache=load.cached_tokens * cache_bytes_per_token(architecture, compute),
         batch=load.micro_tokens * BATCH_VALUES * 8,
     )
@@ -162,13 +171,17 @@ def activation_bytes(architecture: Any, tokens: int, width: int, checkpointing: 
     return tokens * width * hidden * layers * ACTIVATION_VALUES
 
 
-def head_bytes(architecture: Any, rows: int, width: int, *, head_trains: bool) -> int:
-    """Bytes that the loss head has in use: a chunk of scores and probabilities, what it keeps, its gradient."""
+def head_bytes(architecture: Any, rows: int, width: int, *, head_trains: bool, in_place: bool) -> int:
+    """Bytes that the loss head has in use: a chunk of products, what it keeps, its gradient.
+
+    Args:
+        in_place: whether scores and probabilities of the chunk need no memory of their own.
+    """
     vocabulary = architecture.vocab_size
     chunk = min(rows * vocabulary, max(vocabulary, CHUNK_BYTES // 4))
     kept = min(rows * vocabulary * width, KEPT_BYTES) if head_trains else 0
     gradient = 4 * vocabulary * architecture.hidden_size if head_trains else 0
-    return chunk * (4 + 4 + width) + kept + gradient
+    return chunk * (width if in_place else 4 + 4 + width) + kept + gradient
 
 
 def cache_bytes_per_token(architecture: Any, width: int) -> int:

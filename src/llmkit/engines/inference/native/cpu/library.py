@@ -2,26 +2,15 @@
 
 import ctypes
 import functools
-import hashlib
 import platform
-import re
-import shlex
-import shutil
-import subprocess
 from pathlib import Path
 
-from llmkit import machine
-from llmkit.cache import cached_directory, fingerprint, remove_unused
+from llmkit.compiled import CompileError, load_compiled, processor_features
 from llmkit.engines.inference.native.cpu.structures import DrawsView, LayerAdapter, Shape, StepView, Weights
-from llmkit.errors import EngineError, TrainingError
+from llmkit.errors import EngineError
 
-SOURCES = Path(__file__).parent / "kernels"
+SOURCE = Path(__file__).parent / "kernels" / "model.cpp"
 FLAGS = ("-std=c++20", "-O3", "-fPIC", "-shared", "-pthread", "-w")
-LIBRARIES = ("-lstdc++",)
-"""CXX may name a C compiler, which does not link the library of C++ by itself."""
-COMPILE_SECONDS = 300
-KEPT_DAYS = 60
-"""How long libraries of other versions, compilers and processors stay."""
 
 
 class BuildError(EngineError):
@@ -39,61 +28,12 @@ def load(architecture: str = "native") -> ctypes.CDLL:
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         raise BuildError(f"the processor is a {platform.machine()}; the C++ step is written for x86-64")
-    if architecture == "native" and not {"avx2", "fma"} <= set(_processor_features()):
+    if architecture == "native" and not {"avx2", "fma"} <= set(processor_features()):
         raise BuildError("the processor has no AVX2 with FMA")
-    compiler = _compiler()
-    flags = (*FLAGS, f"-march={architecture}")
     try:
-        directory = cached_directory(
-            f"cpu-{_key(compiler, flags)}",
-            lambda target: _compile(compiler, flags, target / "step.so"),
-            group="kernels",
-            is_whole=lambda target: (target / "step.so").is_file(),
-        )
-        remove_unused("kernels", KEPT_DAYS)
-        return _declare(ctypes.CDLL(str(directory / "step.so")))
-    except TrainingError as error:
+        return _declare(load_compiled("step", SOURCE, (*FLAGS, f"-march={architecture}")))
+    except CompileError as error:
         raise BuildError(str(error)) from error
-    except OSError as error:
-        raise BuildError(f"the compiled step cannot be loaded: {error}") from error
-
-
-def _compiler() -> list[str]:
-    """The command that compiles C++: `$CXX`, or the first of the usual ones that is there."""
-    command = shlex.split(machine.compiler_command() or "")
-    if not command or shutil.which(command[0]) is None:
-        raise BuildError(
-            f"there is no C++ compiler ({', '.join(machine.COMPILERS)}); install one, or name it in the variable CXX"
-        )
-    return command
-
-
-def _key(compiler: list[str], flags: tuple[str, ...]) -> str:
-    """What the compiled code depends on: sources, compiler, flags, and the processor that `native` stands for."""
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=30).stdout
-    parts = [fingerprint(sorted(SOURCES.iterdir())), version, *compiler, *flags, *LIBRARIES, *_processor_features()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _compile(compiler: list[str], flags: tuple[str, ...], target: Path) -> None:
-    command = [*compiler, *flags, str(SOURCES / "model.cpp"), "-o", str(target), *LIBRARIES]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise BuildError(f"{compiler[0]} did not compile the step within {COMPILE_SECONDS} seconds") from None
-    if done.returncode:
-        faults = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise BuildError(f"{compiler[0]} does not compile the step: {faults[0] if faults else 'it gives no reason'}")
-
-
-def _processor_features() -> list[str]:
-    """Everything that the processor says it can do."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return []
-    found = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    return sorted(found.group(1).split()) if found else []
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
