@@ -4,6 +4,7 @@ Started once for each rank, with torchrun's variables. Each case has a process g
 """
 
 import asyncio
+import copy
 import os
 import sys
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from llmkit.distributed.world import joined, world
 from llmkit.engines.training.torch_engine import TorchEngine
 from llmkit.errors import LLMKitError
 from llmkit.models.loading import load_tokenizer
+from llmkit.models.policy import Policy
 from llmkit.train import dpo, grpo_update, sft
 from llmkit.train.loading import load_policy
 from llmkit.train.rollout_maker import RolloutMaker
 from llmkit.train.sampler import Sampler
+from llmkit.train.saving import Copier
 from llmkit.types import PreferencePair, Record, Rollout, Sample, Source
 
 NUM_STEPS = 3
@@ -165,6 +168,7 @@ def _train(command: str, run: Any, poisoned: bool) -> dict[str, Any]:
         run, load_tokenizer(run.model), None, total_steps=NUM_STEPS, with_reference=command != "train/sft",
         directory=None,
     )  # fmt: skip
+    unfilled = copy.deepcopy(blank)
     whole = blank if blank is not None else skeleton(policy.model, share_frozen=False)
     engine = TorchEngine(policy, run.optim, NUM_STEPS, adapter)
     metrics = list(steps(command, run, engine, poisoned))
@@ -172,7 +176,18 @@ def _train(command: str, run: Any, poisoned: bool) -> dict[str, Any]:
     with engine.evaluation_weights():
         fill(whole, policy.model, torch.device("cpu"))
     weights = {name: parameter.detach().clone() for name, parameter in whole.named_parameters()}
-    return {"metrics": metrics, "held_out": held_out, "weights": weights, "skipped": engine.skipped}
+    return {
+        "metrics": metrics, "held_out": held_out, "weights": weights, "skipped": engine.skipped,
+        "brought": brought(run, policy, unfilled) if command == "train/grpo" else {},
+    }  # fmt: skip
+
+
+def brought(run: Any, policy: Policy, blank: torch.nn.Module | None) -> dict[str, torch.Tensor]:
+    """The whole weights that this process keeps where the first one alone brings them to servers."""
+    is_first = world().is_main
+    copier = Copier(policy, load_tokenizer(run.model), world(), blank, False, samples_here=is_first)
+    copier.refresh_sampling()
+    return {name: one.detach().clone() for name, one in copier.sampling_policy.model.named_parameters()}
 
 
 @contextmanager

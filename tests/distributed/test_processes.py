@@ -84,6 +84,13 @@ def test_two_processes_train_what_one_does(name: str, model: str, of_two: list[d
     check(name, model, of_two)
 
 
+def test_only_the_first_process_keeps_the_weights_that_it_brings_to_servers(of_two: list[dict[str, Any]]):
+    first, second = (rank["grpo-fsdp"] for rank in of_two)
+    for name, weight in first["weights"].items():
+        torch.testing.assert_close(first["brought"][name], weight, atol=0, rtol=0)
+    assert all(weight.numel() == 0 for weight in second["brought"].values())
+
+
 @pytest.mark.slow
 def test_four_processes_train_what_one_does(model: str, tmp_path: Path):
     names = ["sft-hsdp", "sft-fsdp-tensor", "sft-ddp", "grpo-ddp", "dpo-fsdp"]

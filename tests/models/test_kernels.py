@@ -130,7 +130,8 @@ def test_attention(kind: torch.dtype, heads: tuple[int, int]):
         return (scores.softmax(-1) @ values).transpose(1, 2)
 
     wanted = gradients(plainly, query.double(), key.double(), value.double())
-    assert_alike(gradients(lambda *all: attend_in_pieces(*all, pieces, 0.3), query, key, value), wanted, kind)
+    found = gradients(lambda q, k, v: attend_in_pieces(q, k, v, pieces, 0.3), query, key, value)
+    assert_alike(found, wanted, kind)
 
 
 MODELS = {
@@ -182,7 +183,7 @@ def test_a_model_gives_the_same_with_and_without(
     model, given = make_model(name), batch(shared)
     before = outcome(model, given, False)
     shorter.prepare(model)
-    layer = model.model.layers[0]  # type: ignore[union-attr, index]
+    layer: Any = model.get_submodule("model.layers.0")
     assert all("forward" in vars(part) for part in (layer.self_attn, layer.mlp, layer.input_layernorm))
     found = outcome(model, given, autocast)
     monkeypatch.setattr(library, "library", lambda: None)

@@ -98,7 +98,7 @@ class _LinearLogprobs(torch.autograd.Function):
                 ctx.products[rows.start] = products.clone()
             found, slope = head.score(products, targets[rows], entropies is not None, mean_logprobs, early)
             for whole, part in zip((logprobs, entropies, means), found, strict=True):
-                if whole is not None:
+                if whole is not None and part is not None:
                     whole[rows] = part
             if ctx.unit is not None and slope is not None:
                 torch.mm(slope, head.weight, out=ctx.unit[rows])

@@ -52,7 +52,8 @@ class _NormRotate(torch.autograd.Function):
             pieces = -(-task.tokens // library.NORM_TOKENS)
             sums = torch.empty(pieces, task.width, dtype=torch.float32)
         library.call("norm_backward", upstream.dtype, task, upstream, by_states, sums)
-        return by_states, None if sums is None else sums.sum(dim=0).to(weight.dtype), None, None, None
+        by_weight = None if sums is None or weight is None else sums.sum(dim=0).to(weight.dtype)
+        return by_states, by_weight, None, None, None
 
 
 def _task(

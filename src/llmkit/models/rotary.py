@@ -44,7 +44,10 @@ def _forward(
     shape = (*hidden_states.shape[:-1], -1, self.head_dim)
     query, key = (
         _positioned(projection(hidden_states).view(shape), norm, position_embeddings)
-        for projection, norm in ((self.q_proj, _norm(self, "q_norm")), (self.k_proj, _norm(self, "k_norm")))
+        for projection, norm in (
+            (self.q_proj, getattr(self, "q_norm", None)),
+            (self.k_proj, getattr(self, "k_norm", None)),
+        )
     )
     value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
     dropout = self.attention_dropout if self.training else 0.0
@@ -52,20 +55,16 @@ def _forward(
     return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
 
 
-def _positioned(states: Tensor, norm: nn.Module | None, angles: tuple[Tensor, Tensor]) -> Tensor:
+def _positioned(states: Tensor, norm: Any, angles: tuple[Tensor, Tensor]) -> Tensor:
     """[B, H, T, D] of [B, T, H, D]."""
     if library.takes(states) and (norm is None or norms.is_known(norm)):
-        turned = tuple(one.expand(len(states), -1, -1).flatten(0, 1) for one in angles)
+        cosines, sines = (one.expand(len(states), -1, -1).flatten(0, 1) for one in angles)
         weight, eps = (None, 0.0) if norm is None else (norm.weight, norms.epsilon(norm))
-        return norm_rotate(states, weight, eps, turned).transpose(1, 2)
+        return norm_rotate(states, weight, eps, (cosines, sines)).transpose(1, 2)
     states = (states if norm is None else norm(states)).transpose(1, 2)
     cosines, sines = (one.unsqueeze(1) for one in angles)
     one, other = states.chunk(2, dim=-1)
     return states * cosines + torch.cat([-other, one], dim=-1) * sines
-
-
-def _norm(module: nn.Module, name: str) -> nn.Module | None:
-    return getattr(module, name, None)
 
 
 def _has_parts(module: Any) -> bool:

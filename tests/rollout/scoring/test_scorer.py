@@ -59,6 +59,24 @@ async def slow_length(rollout):
     return len(rollout.completion)
 
 
+counted = 0
+
+
+async def lingering(rollout):
+    import asyncio
+
+    async def count():
+        global counted
+        while True:
+            await asyncio.sleep(0)
+            counted += 1
+
+    found = counted
+    task = asyncio.create_task(count())
+    await asyncio.sleep(0)
+    return found
+
+
 def child(rollout):
     return os.getpid()
 """
@@ -107,6 +125,11 @@ class TestValues:
         scored = score(section("function", function=f"{rewards}:child"), [rollout("a")] * 8, num_workers=1)
         assert len({one.reward for one in scored}) == 1
         assert scored[0].reward != os.getpid()
+
+    def test_what_a_reward_leaves_running_ends_with_its_rollout(self, rewards: Path):
+        rollouts = [rollout("a"), rollout("b"), rollout("c")]
+        scored = score(section("function", function=f"{rewards}:lingering"), rollouts, num_workers=1)
+        assert [one.reward for one in scored] == [0.0, 0.0, 0.0]
 
     def test_what_is_certain_needs_no_child(self, monkeypatch: pytest.MonkeyPatch):
         async def never(*args: Any) -> None:
