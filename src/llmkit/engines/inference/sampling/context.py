@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from llmkit.engines.inference.sampling.compiling import StructureCompiler
 from llmkit.types import SamplingParams
@@ -58,13 +57,13 @@ class SamplingContext:
         return self.vocab_size if known is None else min(self.vocab_size, max(known) + 1)
 
     @cached_property
-    def gaps(self) -> Tensor | None:
-        """[N] ids below `num_drawable` that no token has; None where there are none."""
+    def gaps(self) -> list[int] | None:
+        """N ids below `num_drawable` that no token has; None where there are none."""
         known = self._known
         if known is None:
             return None
         missing = [token for token in range(self.num_drawable) if token not in known]
-        return torch.tensor(missing, device=self.device) if missing else None
+        return missing or None
 
     @cached_property
     def _known(self) -> frozenset[int] | None:

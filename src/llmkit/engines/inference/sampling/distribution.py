@@ -6,6 +6,8 @@ from torch import Tensor
 FIRST_LOOK = 1024
 """Likeliest tokens that are sorted before a whole row is."""
 SHORT_LOOK = 64
+FREE_TO_READ = ("cpu",)
+"""Devices whose numbers Python may look at while others are computed; elsewhere it would wait for all before them."""
 
 
 def truncate(logprobs: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
@@ -25,23 +27,41 @@ def truncate(logprobs: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> T
     size = logprobs.shape[1]
     look = SHORT_LOOK if bool((top_k <= SHORT_LOOK).all()) else FIRST_LOOK
     if look >= size:
-        return _truncate_sorted(logprobs, top_k, top_p, min_p)
+        return truncate_sorted(logprobs, top_k, top_p, min_p)
     ordered = logprobs.topk(look, dim=1)[0]
-    # Sums over what top-k leaves need all of it; a row that keeps all that was looked at may keep more.
     num_kept = _num_kept(ordered, size, top_k, top_p, min_p)
-    unresolved = ((num_kept == look) & (top_k > look)) | ((top_k > look) & (top_k < size) & (top_p < 1))
+    unresolved = _unresolved(num_kept, look, size, top_k, top_p)
     if bool(unresolved.all()):
-        return _truncate_sorted(logprobs, top_k, top_p, min_p)
+        return truncate_sorted(logprobs, top_k, top_p, min_p)
     kept = _keep_first(logprobs, ordered, num_kept)
     if bool(unresolved.any()):
         rows = unresolved.nonzero()[:, 0]
-        kept[rows] = _truncate_sorted(logprobs[rows], top_k[rows], top_p[rows], min_p[rows])
+        kept[rows] = truncate_sorted(logprobs[rows], top_k[rows], top_p[rows], min_p[rows])
     return kept
 
 
-def _truncate_sorted(logprobs: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+def truncate_ahead(logprobs: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> tuple[Tensor, Tensor]:
+    """`truncate` without a look at any number on the way.
+
+    Returns: [R, V], and [R] True for rows that may keep more than was looked at: `truncate_sorted` has to do these.
+    """
+    size = logprobs.shape[1]
+    look = min(FIRST_LOOK, size)
+    ordered = logprobs.topk(look, dim=1)[0]
+    num_kept = _num_kept(ordered, size, top_k, top_p, min_p)
+    return _keep_first(logprobs, ordered, num_kept), _unresolved(num_kept, look, size, top_k, top_p)
+
+
+def truncate_sorted(logprobs: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
     ordered = logprobs.sort(dim=1, descending=True)[0]
     return _keep_first(logprobs, ordered, _num_kept(ordered, logprobs.shape[1], top_k, top_p, min_p))
+
+
+def _unresolved(num_kept: Tensor, look: int, size: int, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """[R] sums over what top-k leaves need all of it; and who keeps all that was looked at may keep more."""
+    if look == size:
+        return torch.zeros_like(num_kept, dtype=torch.bool)
+    return ((num_kept == look) & (top_k > look)) | ((top_k > look) & (top_k < size) & (top_p < 1))
 
 
 def _num_kept(ordered: Tensor, size: int, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
@@ -64,7 +84,7 @@ def _keep_first(logprobs: Tensor, ordered: Tensor, num_kept: Tensor) -> Tensor:
     least = ordered.gather(1, num_kept[:, None] - 1)
     kept = logprobs >= least
     excess = kept.sum(dim=1) - num_kept
-    if bool((excess > 0).any()):
+    if logprobs.device.type not in FREE_TO_READ or bool((excess > 0).any()):
         ties = logprobs == least
         allowed = ties.sum(dim=1) - excess
         kept &= ~(ties & (ties.cumsum(dim=1) > allowed[:, None]))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmkit.engines.inference.sampling.state import SamplerState
 from llmkit.engines.inference.sampling.structure import structure_masks
+from llmkit.engines.inference.transfers import pick, put, to_device
 
 MINUS_INFINITY = float("-inf")
 
@@ -27,7 +28,7 @@ def edit(logits: Tensor, states: Sequence[SamplerState]) -> None:
         if len(structured) == len(states):
             logits.masked_fill_(out, MINUS_INFINITY)
         else:
-            logits[structured] = logits[structured].masked_fill_(out, MINUS_INFINITY)
+            put(logits, structured, pick(logits, structured).masked_fill_(out, MINUS_INFINITY))
     _penalise(logits, states)
     _add_bias(logits, states)
 
@@ -50,12 +51,12 @@ def _penalise(logits: Tensor, states: Sequence[SamplerState]) -> None:
     lengths = [len(token_ids) for token_ids, _ in seen]
     device = logits.device
     where = (
-        torch.from_numpy(np.repeat([row for row, _ in rows], lengths)).to(device),
-        torch.from_numpy(np.concatenate([token_ids for token_ids, _ in seen])).to(device),
+        to_device(np.repeat([row for row, _ in rows], lengths), device),
+        to_device(np.concatenate([token_ids for token_ids, _ in seen]), device),
     )
     strengths = np.array([(p.repetition, p.presence, p.frequency) for _, p in rows], dtype=np.float32)
-    repetition, presence, frequency = torch.from_numpy(np.repeat(strengths, lengths, axis=0)).to(device).unbind(1)
-    counts = torch.from_numpy(np.concatenate([counts for _, counts in seen])).to(device)
+    repetition, presence, frequency = to_device(np.repeat(strengths, lengths, axis=0), device).unbind(1)
+    counts = to_device(np.concatenate([counts for _, counts in seen]), device)
     values = logits[where]
     values = torch.where(values > 0, values / repetition, values * repetition)
     logits[where] = values - presence * (counts > 0) - frequency * counts
@@ -65,7 +66,8 @@ def _add_bias(logits: Tensor, states: Sequence[SamplerState]) -> None:
     biased = [(row, state.bias) for row, state in enumerate(states) if state.bias is not None]
     if not biased:
         return
-    rows = torch.from_numpy(np.repeat([row for row, _ in biased], [len(token_ids) for _, (token_ids, _) in biased]))
-    token_ids = torch.from_numpy(np.concatenate([token_ids for _, (token_ids, _) in biased]))
-    added = torch.from_numpy(np.concatenate([added for _, (_, added) in biased]))
-    logits[rows.to(logits.device), token_ids.to(logits.device)] += added.to(logits.device)
+    rows = np.repeat([row for row, _ in biased], [len(token_ids) for _, (token_ids, _) in biased])
+    token_ids = np.concatenate([token_ids for _, (token_ids, _) in biased])
+    added = np.concatenate([added for _, (_, added) in biased])
+    where = to_device(rows, logits.device), to_device(token_ids, logits.device)
+    logits[where] += to_device(added, logits.device)

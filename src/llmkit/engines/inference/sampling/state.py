@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from llmkit.engines.inference.sampling.checks import check
 from llmkit.engines.inference.sampling.context import SamplingContext
 from llmkit.engines.inference.sampling.structure import StructureState
+from llmkit.engines.inference.transfers import to_device
 from llmkit.types import SamplingParams
 
 GREEDY_BELOW = 1e-5
@@ -92,7 +92,7 @@ class SamplerState:
         """[N] stop tokens and the text's end; None where there are none."""
         ends = sorted({*self.sampling.stop_token_ids, *self.context.eos_token_ids})
         ends = [token for token in ends if token < self.context.num_drawable]
-        return torch.tensor(ends, device=self.context.device) if ends else None
+        return to_device(np.array(ends), self.context.device) if ends else None
 
     @cached_property
     def banned(self) -> Tensor | None:
@@ -100,15 +100,15 @@ class SamplerState:
         sampling, context = self.sampling, self.context
         if sampling.allowed_token_ids is None and not sampling.banned_token_ids and context.gaps is None:
             return None
-        mask = torch.zeros(context.vocab_size, dtype=torch.bool, device=context.device)
+        mask = np.zeros(context.vocab_size, dtype=np.bool_)
         if sampling.allowed_token_ids is not None:
             ends = context.eos_token_ids if sampling.structure is not None else ()
-            mask.fill_(True)
+            mask[:] = True
             mask[[*sampling.allowed_token_ids, *sampling.stop_token_ids, *ends]] = False
         mask[list(sampling.banned_token_ids)] = True
         if context.gaps is not None:
             mask[context.gaps] = True
-        return mask[: context.num_drawable]
+        return to_device(mask[: context.num_drawable], context.device)
 
     @cached_property
     def bias(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llmkit.engines.inference.sampling.compiling import CompiledStructure
+from llmkit.engines.inference.transfers import to_device
 
 if TYPE_CHECKING:
     from llguidance import LLExecutor
@@ -65,17 +67,26 @@ def structure_masks(states: Sequence[StructureState], size: int, device: torch.d
     going_on = [(state.matcher, row) for row, state in enumerate(states) if not state.matcher.is_stopped()]
     if going_on:
         _executor().unsafe_compute_mask_ptr(going_on, masks.data_ptr(), words * 4, len(states))
-    octets = masks.view(torch.uint8).to(device)
-    bits = (octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=device)) & 1
-    allowed = bits.view(torch.bool).view(len(states), -1)[:, :size]
+    words_of = masks.numpy().view(np.uint32)
     for row, state in enumerate(states):
         if state.error:
-            allowed[row] = False
+            words_of[row] = 0
             continue
-        if state.misread:
-            allowed[row, [token for token in state.misread if token < size]] = False
-        allowed[row, [token for token in state.end_ids if token < size]] = state.may_end
-    return allowed
+        _set(words_of[row], state.misread, False)
+        _set(words_of[row], state.end_ids, state.may_end)
+    octets = to_device(masks.view(torch.uint8), device)
+    bits = (octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=device)) & 1
+    return bits.view(torch.bool).view(len(states), -1)[:, :size]
+
+
+def _set(words: np.ndarray, token_ids: Sequence[int], allowed: bool) -> None:
+    """Change the bits of some tokens in [W] uint32."""
+    ids = np.array([token for token in token_ids if token < 32 * len(words)], dtype=np.uint32)
+    bits = np.uint32(1) << ids % 32
+    if allowed:
+        np.bitwise_or.at(words, ids // 32, bits)
+    else:
+        np.bitwise_and.at(words, ids // 32, ~bits)
 
 
 @cache
