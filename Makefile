@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-engines test-vllm check format clean
+.PHONY: help demo test test-slow test-gpu test-engines test-vllm check format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: $(VENV)/installed-dev ## Run the tests
 
 test-slow: $(VENV)/installed-dev ## Run the tests that take minutes, many processes or Node
 	$(PYTEST) -m 'slow and not engines'
+
+test-gpu: $(VENV)/installed-dev ## Run the tests that need an NVIDIA GPU
+	$(PYTEST) -m gpu
 
 test-engines: $(VENV)/data/engines/vllm.json $(VENV)/data/engines/sglang.json ## Install vLLM and SGLang, each in an environment of its own, and run the tests that need them
 	$(ENGINES) $(PYTEST) -m engines

@@ -56,6 +56,16 @@ def test_a_pytorch_that_cannot_be_imported_is_an_error(monkeypatch, capsys):
     assert "error: PyTorch cannot be used: libcudart.so.13" in capsys.readouterr().out
 
 
+def test_what_was_never_seen_on_a_gpu_is_said_where_there_is_one(monkeypatch):
+    assert "not seen on" not in " ".join(doctor.examine()["warnings"])
+    gpu = {"name": "NVIDIA H200", "memory": 150_000_000_000, "capability": "9.0"}
+    torch = {"threads": 4, "cuda": "13.0", "gpus": [gpu], "mps": False}
+    monkeypatch.setattr(machine, "torch_devices", lambda: torch)
+    (warning,) = [one for one in doctor.examine()["warnings"] if "GPU" in one]
+    assert "tested without a GPU, and not seen on one" in warning
+    assert "engine.runner=packed" in warning
+
+
 def test_a_broken_third_party_plugin_is_a_warning(fake_package):
     fake_package("acme", {"engines": {"bad": "acme_bad"}}, {"acme_bad.py": "1 / 0"})
     report = doctor.examine()

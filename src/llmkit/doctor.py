@@ -169,6 +169,11 @@ def _warnings(report: dict[str, Any]) -> list[str]:
             warnings.append(f"{disk['path']}: only {format_bytes(disk['free'])} free")
         if not disk["writable"]:
             warnings.append(f"{disk['path']}: cannot be written")
+    if report["torch"].get("gpus"):
+        warnings.append(
+            "the kernels and CUDA graphs of the engine 'native' were tested without a GPU, and not seen on one; "
+            "`make test-gpu` in a checkout compares them with transformers, and engine.runner=packed does without"
+        )
     for plugin in report["plugins"]:
         if plugin["package"] != PACKAGE and plugin["state"] != "ok":
             warnings.append(f"{plugin['package']}: {plugins.one(plugin['kind'])} '{plugin['name']}' {plugin['detail']}")

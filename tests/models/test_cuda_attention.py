@@ -83,7 +83,7 @@ def test_the_varlen_kernel_is_told_of_boundaries_window_and_groups(takes_groups:
     assert seen["options"].get("enable_gqa", False) is takes_groups
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_gpu_computes_what_the_cpu_does(shared: bool):
     rows = [sample(6, size, seed) for seed, size in enumerate((3, 8, 5))]

@@ -35,6 +35,7 @@ class Runner(StrEnum):
     """What executes the model."""
 
     AUTO = "auto"
+    CUDA = "cuda"
     PACKED = "packed"
     SEQUENCE = "sequence"
     CPU = "cpu"

@@ -1,8 +1,11 @@
 import pytest
+import torch
 
 from llmkit.engines.inference.contract import Demand
 from llmkit.engines.inference.native import Config
 from llmkit.engines.inference.native.choosing import choose
+from llmkit.engines.inference.native.cuda import device
+from llmkit.errors import ConfigError
 
 from .tiny import PACKED, make_model, policy_of
 
@@ -21,3 +24,35 @@ def test_the_cache_beside_a_trainer_holds_what_a_step_can_fill(config: dict[str,
     assert chosen.num_blocks == blocks
     alone = choose(policy, Config.model_validate({"runner": "packed", **config}))
     assert alone.num_blocks >= blocks
+
+
+def test_kernels_for_gpus_are_refused_elsewhere():
+    policy = policy_of(make_model(PACKED["llama"]))
+    with pytest.raises(ConfigError, match=r"runner=cuda: llama: it is for NVIDIA GPUs, and the model is on cpu\. Use"):
+        choose(policy, Config(runner="cuda", num_blocks=4))
+
+
+def test_a_setting_of_gpus_that_changes_nothing_is_named(caplog: pytest.LogCaptureFixture):
+    policy = policy_of(make_model(PACKED["llama"]))
+    assert choose(policy, Config(num_blocks=4)).name != "cuda"
+    assert "cuda_graphs" not in caplog.text
+    choose(policy, Config(num_blocks=4, runner="packed", cuda_graphs=False))
+    assert "engine.cuda_graphs=false has no effect: the runner is packed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("hip", "capability", "triton", "reason"),
+    [
+        (None, (9, 0), object(), None),
+        (None, (7, 5), object(), "it is for GPUs since compute 8.0, and this one has 7.5"),
+        ("6.4", (9, 0), object(), "it is for NVIDIA GPUs, and this PyTorch is for those of AMD"),
+        (None, (9, 0), None, "there is no Triton; pip install triton"),
+    ],
+)
+def test_which_gpus_can_run_the_kernels(
+    hip: str | None, capability: tuple[int, int], triton: object, reason: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(device, "find_spec", lambda _: triton)
+    assert device.why_not(torch.device("cuda:0")) == reason

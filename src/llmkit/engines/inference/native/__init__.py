@@ -11,9 +11,12 @@ from llmkit.engines.inference.contract import EngineContext, ServingEngine
 class Config(Section):
     """Continuous batching with any Hugging Face causal language model."""
 
-    runner: Literal["auto", "packed", "sequence", "cpu"] = "auto"
-    """What executes the model: `cpu` compiled code for the Llama and Qwen family; `packed` the model's own modules over
-    a paged cache; `sequence` one sequence after another, which any architecture can; `auto` the fastest that can."""
+    runner: Literal["auto", "cuda", "packed", "sequence", "cpu"] = "auto"
+    """What executes the model: `cpu` compiled code for the Llama and Qwen family; `cuda` the model's own modules with
+    Triton kernels over a paged cache; `packed` the same without kernels, on any device; `sequence` one sequence after
+    another, which any architecture can; `auto` the fastest that can."""
+    cuda_graphs: bool = True
+    """On a GPU, record steps that draw tokens as CUDA graphs and replay them; not for steps with adapters."""
     max_batch_size: int = Field(256, ge=1)
     """Most completions drawn side by side; more wait their turn."""
     max_step_tokens: int = Field(1024, ge=16)

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from llmkit.engines.inference.native.adapter_files import LowRankAdapter
 from llmkit.engines.inference.native.runner import Step
+from llmkit.engines.inference.transfers import to_device
 from llmkit.errors import RequestError
 
 
@@ -29,6 +31,7 @@ class AdapterSet:
         self._factors: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
         self._hooks: dict[nn.Module, Any] = {}
         self._applied = _Applied()
+        self._device = next(model.parameters()).device
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "AdapterSet":
         """Copies of the model, such as a reference model, have no part in the adapters."""
@@ -68,7 +71,7 @@ class AdapterSet:
     @contextmanager
     def applied(self, step: Step) -> Iterator[None]:
         """Tokens of the block's forward pass go through the adapters that the step names."""
-        self._applied.tokens = _tokens_by_adapter(step)
+        self._applied.tokens = _tokens_by_adapter(step, self._device)
         try:
             yield
         finally:
@@ -143,16 +146,13 @@ def _shape(module: nn.Module | None) -> tuple[int, int] | None:
     return None
 
 
-def _tokens_by_adapter(step: Step) -> tuple[tuple[str, Tensor | None], ...]:
+def _tokens_by_adapter(step: Step, device: torch.device) -> tuple[tuple[str, Tensor | None], ...]:
     """Indices of each adapter's tokens; None when all are."""
     names = [name for name in dict.fromkeys(step.adapters) if name is not None]
     if not names:
         return ()
     if len(names) == 1 and all(step.adapters):
         return ((names[0], None),)
-    counts = (step.query_starts[1:] - step.query_starts[:-1]).long()
-    rows = torch.tensor(
-        [-1 if name is None else names.index(name) for name in step.adapters], device=step.token_ids.device
-    )
-    of_token = torch.repeat_interleave(rows, counts)
-    return tuple((name, (of_token == index).nonzero().flatten()) for index, name in enumerate(names))
+    rows = [-1 if name is None else names.index(name) for name in step.adapters]
+    of_token = np.repeat(rows, np.diff(step.query_starts.numpy()))
+    return tuple((name, to_device(np.flatnonzero(of_token == index), device)) for index, name in enumerate(names))

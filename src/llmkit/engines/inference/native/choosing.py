@@ -5,12 +5,14 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llmkit.engines.inference.contract import Demand
+from llmkit.engines.inference.native.cuda.device import why_not
 from llmkit.engines.inference.native.probe import packed_runner
 from llmkit.engines.inference.native.runner import BLOCK_SIZE, Runner
 from llmkit.engines.inference.native.scheduler import Limits, blocks_for
@@ -38,7 +40,7 @@ class Chosen:
     """A runner with its cache.
 
     Attributes:
-        name: packed, sequence or cpu.
+        name: cuda, packed, sequence or cpu.
         reason: why it is not a faster one; empty when it is the fastest.
         with_adapters: makes a runner that takes any adapter, where this one does not; None when there is none.
     """
@@ -61,7 +63,7 @@ def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Ch
     Raises:
         ConfigError: the runner that was asked for cannot execute the model, or the cache was asked to be too large.
     """
-    name, runner, reason, with_adapters = _runner(policy, config.runner)
+    name, runner, reason, with_adapters = _runner(policy, config)
     limits = Limits(
         max_sequences=config.max_batch_size,
         max_step_tokens=max(config.max_step_tokens, config.max_batch_size),
@@ -69,6 +71,8 @@ def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Ch
         shares_blocks=name != "sequence",
         divides_prompts=name != "sequence",
     )
+    if not config.cuda_graphs and name != "cuda":
+        logger.warning("engine.cuda_graphs=false has no effect: the runner is %s", name)
     num_blocks = _num_blocks(policy, runner, config, demand)
     try:
         runner.allocate(num_blocks)
@@ -77,17 +81,25 @@ def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Ch
     return Chosen(name, runner, reason, num_blocks, limits, policy.device, with_adapters)
 
 
-def _runner(policy: Policy, wanted: str) -> tuple[str, Runner, str, Callable[[], Runner] | None]:
+def _runner(policy: Policy, config: "Config") -> tuple[str, Runner, str, Callable[[], Runner] | None]:
+    wanted = config.runner
     reasons: dict[str, str] = {}
     if wanted in ("auto", "cpu"):
         made = _cpu_runner(policy)
         if not isinstance(made, str):
             return "cpu", made, "", lambda: _with_adapters(policy)
         reasons["cpu"] = made
+    if wanted in ("auto", "cuda"):
+        made = _cuda_runner(policy, config)
+        if not isinstance(made, str):
+            return "cuda", made, "", None
+        reasons["cuda"] = made
     if wanted in ("auto", "packed"):
         packed = packed_runner(policy)
         if not isinstance(packed, str):
-            return "packed", packed, reasons.get("cpu", ""), None
+            if policy.device.type == "cuda" and "cuda" in reasons:
+                logger.warning("%s runs without kernels, which is slower: %s", _model_name(policy), reasons["cuda"])
+            return "packed", packed, reasons.get("cuda" if policy.device.type == "cuda" else "cpu", ""), None
         reasons["packed"] = packed
     if wanted in reasons:
         raise ConfigError(f"engine.runner={wanted}: {_model_name(policy)}: {reasons[wanted]}. Use engine.runner=auto")
@@ -106,6 +118,15 @@ def _cpu_runner(policy: Policy) -> Runner | str:
         return "this installation has none"
     kind = importlib.import_module(CPU_RUNNER).CpuRunner
     return kind.why_not(policy) or kind(policy)
+
+
+def _cuda_runner(policy: Policy, config: "Config") -> Runner | str:
+    """The runner with kernels for GPUs, or why it cannot be had."""
+    if objection := why_not(policy.device):
+        return objection
+    from llmkit.engines.inference.native.cuda.runner import CudaRunner  # imports Triton
+
+    return packed_runner(policy, partial(CudaRunner, max_rows=config.max_batch_size, records=config.cuda_graphs))
 
 
 def _with_adapters(policy: Policy) -> Runner:

@@ -16,6 +16,7 @@ from llmkit.engines.inference.native.scheduler import Limits, Scheduler
 from llmkit.engines.inference.native.sequences import Request, Sequence
 from llmkit.engines.inference.native.step_inputs import StepInputs, Wanted
 from llmkit.engines.inference.sampling.batch import draw, prompt_scores
+from llmkit.engines.inference.transfers import pick
 from llmkit.errors import EngineError
 
 Command = Callable[[], object]
@@ -55,7 +56,7 @@ class StepLoop:
         self._results = Results(lambda sequence: self._scheduler.remove(sequence), flush)
         self.runner = runner
         self._scheduler = self._new_scheduler(runner)
-        self._inputs = StepInputs(device)
+        self._inputs = StepInputs()
 
     def tell(self, command: Command) -> None:
         """Have a command carried out between two steps."""
@@ -237,7 +238,7 @@ class StepLoop:
             sequences += family
             rows += [row] * len(family)
         if rows != list(range(len(logits))):
-            logits = logits[torch.tensor(rows, device=logits.device)]
+            logits = pick(logits, rows)
         drawn = draw(logits, [sequence.state for sequence in sequences], getattr(self.runner, "draw", None))
         for row, error in drawn.failures.items():
             self._results.fail(sequences[row].request, error)
@@ -256,4 +257,4 @@ class StepLoop:
         self._generation += 1
         self._scheduler.pool.forget_all()
         self._scheduler.disown(self._root)
-        self._inputs = StepInputs(self._device)
+        self._inputs = StepInputs()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,25 @@ from llmkit.engines.inference.native.runner import BLOCK_SIZE, Step
 from llmkit.errors import EngineError
 from llmkit.models.packed import ATTENTION, AttentionPlan
 from llmkit.models.policy import Policy
+
+
+class ModelInputs(NamedTuple):
+    """What the model itself is given of a step, on its device.
+
+    Attributes:
+        token_ids: [T] int64.
+        positions: [T] int64.
+        logit_positions: [N] int64 indices into the T tokens.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    logit_positions: Tensor
+
+    @classmethod
+    def of(cls, step: Step, device: torch.device) -> "ModelInputs":
+        """Send a step's numbers to a device."""
+        return cls(*(numbers.to(device) for numbers in (step.token_ids, step.positions, step.logit_positions)))
 
 
 class PackedRunner:
@@ -58,10 +77,14 @@ class PackedRunner:
     @torch.inference_mode()
     def forward(self, step: Step) -> Tensor:
         """[N, V] logits after the chosen positions."""
-        layout = PagedLayout(step, self._caches)
         weights = self._rounded.applied() if self._rounded is not None else nullcontext()
         with generating(self._policy), self.adapters.applied(step), weights:
-            return packed_forward(self._policy.model, step, layout)
+            return self._run(step)
+
+    def _run(self, step: Step) -> Tensor:
+        """`forward` with everything set for it."""
+        layout = PagedLayout(step, self._caches)
+        return packed_forward(self._policy.model, ModelInputs.of(step, self._policy.device), layout)
 
     @torch.inference_mode()
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -89,17 +112,17 @@ class PackedRunner:
             self._rounded.close()
 
 
-def packed_forward(model: Any, step: Step, plan: AttentionPlan) -> Tensor:
+def packed_forward(model: Any, inputs: ModelInputs, plan: AttentionPlan) -> Tensor:
     """[N, V] logits of packed tokens whose attention `plan` computes."""
     with _our_attention(model):
         output = model(
-            input_ids=step.token_ids[None],
-            position_ids=step.positions[None],
+            input_ids=inputs.token_ids[None],
+            position_ids=inputs.positions[None],
             # A 4-D mask is passed through by transformers as it is; our attention never reads it.
-            attention_mask=torch.empty(1, 1, 1, 1, device=step.token_ids.device),
+            attention_mask=torch.empty(1, 1, 1, 1, device=inputs.token_ids.device),
             use_cache=False,
             layout=plan,
-            logits_to_keep=step.logit_positions,
+            logits_to_keep=inputs.logit_positions,
         )
     return output.logits[0]
 

@@ -89,11 +89,12 @@ class PagedLayout(AttentionPlan):
         self._spans = list(pairwise(starts))
         positions = step.positions.tolist()
         self._firsts = [positions[start] for start, _ in self._spans]
-        self._table = step.block_tables.long()
-        counts = (step.query_starts[1:] - step.query_starts[:-1]).long()
-        owners = torch.repeat_interleave(torch.arange(len(self._spans), device=counts.device), counts)
-        self._blocks = self._table[owners, step.positions // BLOCK_SIZE]
-        self._offsets = step.positions % BLOCK_SIZE
+        device = caches[0].keys.device
+        table = step.block_tables.long()
+        owners = torch.repeat_interleave(torch.arange(len(self._spans)), step.query_starts.diff().long())
+        self._table = table.to(device)
+        self._blocks = table[owners, step.positions // BLOCK_SIZE].to(device)
+        self._offsets = (step.positions % BLOCK_SIZE).to(device)
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float, **options: Any

@@ -1,19 +1,20 @@
 """Whether a model can run packed over a paged cache: it is tried, and compared with the model's own forward pass."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llmkit.engines.inference.native.generating import generating
-from llmkit.engines.inference.native.packed_runner import PackedRunner, packed_forward
+from llmkit.engines.inference.native.packed_runner import ModelInputs, PackedRunner, packed_forward
 from llmkit.engines.inference.native.paged_attention import LayerShape
 from llmkit.engines.inference.native.runner import Step
 from llmkit.models.packed import ATTENTION_LAYERS, AttentionPlan, goes_one_by_one
 from llmkit.models.policy import Policy
 
 LONG, SHORT, CHUNK = 6, 3, 4
-"""Tokens of the two sequences that are tried, and of the first part of the longer one."""
+"""Tokens of the prompts of the two sequences that are tried, and of the first part of the longer one."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference of logits, as a share of the largest logit."""
 
@@ -38,8 +39,13 @@ class _Recorder(AttentionPlan):
 
 
 @torch.inference_mode()
-def packed_runner(policy: Policy) -> PackedRunner | str:
-    """A runner for the policy's model, or why it cannot run packed."""
+def packed_runner(policy: Policy, make: Callable[[Policy, list[LayerShape]], PackedRunner] = PackedRunner,
+                  ) -> PackedRunner | str:  # fmt: skip
+    """A runner for the policy's model, or why it cannot run packed.
+
+    Args:
+        make: the runner, of the policy and what its attention layers keep.
+    """
     model: Any = policy.model
     if goes_one_by_one(model):
         return "its adapter puts something beside each sequence"
@@ -51,12 +57,13 @@ def packed_runner(policy: Policy) -> PackedRunner | str:
     recorder = _Recorder(kept)
     try:
         with generating(policy):
-            packed_forward(model, _step(policy, [(range(2), 0)]), recorder)
+            inputs = ModelInputs.of(_step(policy, [(range(2), 0)]), policy.device)
+            packed_forward(model, inputs, recorder)
         if not recorder.shapes:
             return "its attention cannot be replaced"
         if recorder.num_windows != kinds.count("sliding_attention") and kinds:
             return "its layers do not say which of them have a sliding window"
-        runner = PackedRunner(policy, recorder.shapes)
+        runner = make(policy, recorder.shapes)
         difference = _difference(policy, runner)
     except Exception as error:  # noqa: BLE001 - whatever an architecture makes of packed inputs
         return f"a packed forward pass fails: {type(error).__name__}: {error}"
@@ -71,15 +78,21 @@ def packed_runner(policy: Policy) -> PackedRunner | str:
 def _difference(policy: Policy, runner: PackedRunner) -> float:
     """Largest difference of logits from the model's own, as a share of the largest logit."""
     runner.allocate(2)
-    runner.forward(_step(policy, [(range(CHUNK), 0)]))
-    ours = runner.forward(_step(policy, [(range(CHUNK, LONG), 0), (range(SHORT), 1)]))
+    steps = (
+        [(range(CHUNK), 0)],
+        [(range(CHUNK, LONG), 0), (range(SHORT), 1)],
+        [(range(LONG, LONG + 1), 0), (range(SHORT, SHORT + 1), 1)],
+    )
+    # A runner may write the logits of each step to the same place.
+    _, *found = [runner.forward(_step(policy, step)).clone() for step in steps]
+    ours = torch.cat(found)
     runner.free_cache()
     runner.weights_changed()  # a checkpoint may be loaded before the first step
     with generating(policy):
         theirs = torch.cat(
             [
                 policy.model(input_ids=_tokens(policy, range(count))[None], use_cache=False).logits[0, -1:]
-                for count in (LONG, SHORT)
+                for count in (LONG, SHORT, LONG + 1, SHORT + 1)
             ]
         )
     return ((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max()).item()
@@ -90,11 +103,11 @@ def _step(policy: Policy, sequences: list[tuple[range, int]]) -> Step:
     places = [place for span, _ in sequences for place in span]
     ends = torch.tensor([0, *(len(span) for span, _ in sequences)]).cumsum(0)
     return Step(
-        token_ids=_tokens(policy, places),
-        positions=torch.tensor(places, device=policy.device),
-        query_starts=ends.int().to(policy.device),
-        block_tables=torch.tensor([[block] for _, block in sequences], dtype=torch.int32, device=policy.device),
-        logit_positions=(ends[1:] - 1).to(policy.device),
+        token_ids=_tokens(policy, places).cpu(),
+        positions=torch.tensor(places),
+        query_starts=ends.int(),
+        block_tables=torch.tensor([[block] for _, block in sequences], dtype=torch.int32),
+        logit_positions=ends[1:] - 1,
         adapters=[None] * len(sequences),
     )
 

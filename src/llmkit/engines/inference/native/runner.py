@@ -17,6 +17,8 @@ BLOCK_SIZE = 16
 class Step:
     """The tokens that go through the model together: T of S sequences, laid end to end.
 
+    The tensors are in main memory, where they were made: a runner plans with them and sends them where it computes.
+
     The keys and values of the token at position p of sequence s go to offset `p % BLOCK_SIZE` of block
     `block_tables[s, p // BLOCK_SIZE]`; blocks that come before are full and may belong to several sequences.
 

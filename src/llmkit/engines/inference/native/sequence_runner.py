@@ -47,7 +47,8 @@ class SequenceRunner:
             for row, first in enumerate(firsts):
                 span = slice(starts[row], starts[row + 1])
                 kept = [place - span.start for place in wanted if span.start <= place < span.stop]
-                logits = self._run(first, step.token_ids[span], step.positions[span])
+                token_ids = step.token_ids[span].to(self._policy.device)
+                logits = self._run(first, token_ids, begins=int(step.positions[span.start]) == 0)
                 pieces.append(logits[len(logits) - (span.stop - span.start) :][kept])
         return torch.cat(pieces)
 
@@ -68,9 +69,8 @@ class SequenceRunner:
         self._caches.clear()
         self._token_ids.clear()
 
-    def _run(self, first: int, token_ids: Tensor, positions: Tensor) -> Tensor:
+    def _run(self, first: int, token_ids: Tensor, *, begins: bool) -> Tensor:
         """[n, V] logits after a sequence's next tokens, or after all of them."""
-        begins = int(positions[0]) == 0
         if self._recomputes:
             before = token_ids.new_empty(0) if begins else self._token_ids[first]
             self._token_ids[first] = torch.cat([before, token_ids])
@@ -86,5 +86,5 @@ class SequenceRunner:
                 break
         else:
             self._recomputes = True
-            return self._run(first, token_ids, positions)
+            return self._run(first, token_ids, begins=begins)
         return output.logits[0]

@@ -28,8 +28,7 @@ class Wanted(NamedTuple):
 class StepInputs:
     """Makes the tensors of steps; what did not change since the last step is not made again."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._drawing: list[Sequence] = []
         self._last: Step | None = None
         self._table = np.zeros((0, 0), dtype=np.int32)
@@ -51,13 +50,11 @@ class StepInputs:
         if self._last is not None and sequences == self._drawing:
             starts, last, adapters = self._last.query_starts, self._last.logit_positions, self._last.adapters
         else:
-            starts = torch.arange(len(sequences) + 1, dtype=torch.int32, device=self._device)
-            last = torch.arange(len(sequences), device=self._device)
+            starts = torch.arange(len(sequences) + 1, dtype=torch.int32)
+            last = torch.arange(len(sequences))
             adapters = [sequence.request.asked.adapter for sequence in sequences]
             self._fill_table(sequences)
-        step = Step(
-            tokens.to(self._device), positions.to(self._device), starts, self._block_table(sequences), last, adapters
-        )
+        step = Step(tokens, positions, starts, self._block_table(sequences), last, adapters)
         self._drawing, self._last = sequences, step
         return step
 
@@ -85,11 +82,11 @@ class StepInputs:
                 kept.append(len(tokens) - 1)
         self._fill_table(sequences)
         step = Step(
-            torch.tensor(tokens, device=self._device),
-            torch.tensor(positions, device=self._device),
-            torch.tensor(starts, dtype=torch.int32, device=self._device),
+            torch.tensor(tokens),
+            torch.tensor(positions),
+            torch.tensor(starts, dtype=torch.int32),
             self._block_table(sequences),
-            torch.tensor(kept, dtype=torch.int64, device=self._device),
+            torch.tensor(kept, dtype=torch.int64),
             [sequence.request.asked.adapter for sequence in sequences],
         )
         return step, wanted
@@ -113,4 +110,4 @@ class StepInputs:
                 self._table[row, :count] = sequence.blocks
                 self._num_blocks[row] = count
             longest = max(longest, count)
-        return torch.from_numpy(self._table[:, :longest].copy()).to(self._device)
+        return torch.from_numpy(self._table[:, :longest].copy())
