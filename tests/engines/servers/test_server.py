@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llmkit.engines.servers.guarded import GuardedProcess, describe_exit
@@ -78,6 +79,15 @@ def test_children_that_left_the_tree_end_with_a_server_that_crashes(nursery: Nur
     wait_for(lambda: server.failure, "the failure")
     assert not any(map(lives, first))
     assert "SIGKILL, which the system sends when memory runs out" in (server.failure or "")
+
+
+def test_a_guard_that_is_killed_leaves_nothing_of_its_server(nursery: Nursery):
+    server = nursery.started("has children", max_restarts=0)
+    first = nursery.processes()
+    (guard,) = [one.pid for one in psutil.Process().children() if str(nursery.pids) in one.cmdline()]
+    os.kill(guard, signal.SIGKILL)
+    wait_for(lambda: server.failure, "the failure")
+    assert not any(map(lives, first))
 
 
 def test_a_server_that_crashes_is_started_again_at_its_address(nursery: Nursery):

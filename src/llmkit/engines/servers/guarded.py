@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from llmkit.engines.servers import guard
@@ -13,6 +15,8 @@ from llmkit.errors import EngineError
 
 GUARD_SECONDS = guard.KILL_SECONDS + 10.0
 """What the guard may take beyond the server's own time to end."""
+MARK = "LLMKIT_SERVER"
+"""Variable by which processes of a server are found whose guard was killed."""
 
 
 class GuardedProcess:
@@ -26,6 +30,7 @@ class GuardedProcess:
             EngineError: the log cannot be written.
         """
         self._stop_seconds = stop_seconds
+        self._mark = secrets.token_hex(8)
         try:
             for path, content in command.files.items():
                 path.write_text(content, encoding="utf-8")
@@ -36,7 +41,7 @@ class GuardedProcess:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
-                    env=command.environment(),
+                    env=command.environment() | {MARK: self._mark},
                     start_new_session=True,  # a Ctrl-C in the terminal is for llmkit, which ends its servers in order
                 )  # fmt: skip
         except OSError as error:
@@ -53,6 +58,7 @@ class GuardedProcess:
         """The server's exit code, 128 + number for a signal, once nothing of it is left; None while it runs."""
         code = self._process.poll()
         if code is not None and code < 0:  # somebody killed the guard; the server went with it
+            kill_marked(self._mark)
             return 128 - code
         return code
 
@@ -70,10 +76,34 @@ class GuardedProcess:
         except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+            kill_marked(self._mark)
         finally:
             assert self._process.stdin is not None
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+
+
+def kill_marked(mark: str) -> None:
+    """Kill what a server has started, after its guard could not: processes that have the mark in their environment."""
+    wanted = f"{MARK}={mark}".encode()
+    end = time.monotonic() + guard.KILL_SECONDS
+    while (alive := [pid for pid in processes() if wanted in environment_of(pid)]) and time.monotonic() < end:
+        for pid in alive:
+            guard.send(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def processes() -> list[int]:
+    """All of this machine, from /proc; none where there is no such thing."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()] if os.path.isdir("/proc") else []
+
+
+def environment_of(pid: int) -> list[bytes]:
+    """What a process was started with; nothing of one that has ended, or is somebody else's."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def describe_exit(code: int) -> str:

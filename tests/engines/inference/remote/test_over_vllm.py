@@ -77,7 +77,7 @@ class TestOverVLLM(OverRealServers):
 
 @pytest.mark.slow
 def test_with_one_of_two_servers_killed_in_mid_run_nothing_is_lost_or_doubled(directory: Path) -> None:
-    with real_fleet("vllm", directory, dp=2) as fleet:
+    with real_fleet("vllm", directory, dp=2, eager=True) as fleet:
         engine = build_over(fleet)
         prompts = [[index + 1, 7, 7, 9] for index in range(32)]
         sampling = SamplingParams(max_new_tokens=100, seed=5)

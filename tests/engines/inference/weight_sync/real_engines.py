@@ -64,7 +64,7 @@ def save_model(directory: Path, *, tied: bool) -> None:
 
 
 def kill_server(url: str) -> None:
-    """SIGKILL for the processes that were started to listen there."""
+    """SIGKILL for the server that was started to listen there, and for its guard."""
     port = str(urlsplit(url).port).encode()
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
