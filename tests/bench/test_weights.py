@@ -21,6 +21,13 @@ def test_engines_without_servers_take_no_weights(capsys):
     assert "--engine native: no servers that take a trainer's weights" in capsys.readouterr().err
 
 
+def test_settings_are_checked_before_a_server_starts(capsys):
+    if not plugins.is_installed("engines", "vllm"):
+        pytest.skip("llmkit-vllm is not installed")
+    assert cli.run(["bench", "weights", "--model", "5m", "--set", "engine.tpp=2"]) == 2
+    assert "--set engine.tpp=2: unknown key. Did you mean" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_is_refused_before_a_server_starts(capsys):
     if not plugins.is_installed("engines", "vllm"):
         pytest.skip("llmkit-vllm is not installed")
@@ -37,6 +44,7 @@ def test_real_servers_are_timed_by_each_way(engine: str, tmp_path, capsys):
         pytest.skip(str(error))
     plot = tmp_path / "weights.png"
     ways = ["--transport", "shared_memory", "--transport", "adapter", "--lora-rank", "8"]
+    ways += ["--set", "engine.eager=true"] if engine == "vllm" else []  # SGLang compiles nothing on a CPU
     line = ["bench", "weights", "--engine", engine, "--model", "5m", *ways, "--repeats", "2"]
     assert cli.run([*line, "--plot", str(plot), "--json"]) == 0
     whole, adapter = json.loads(capsys.readouterr().out)["results"]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -16,7 +16,9 @@ from llmkit.bench.setup import Setup, open_setup
 from llmkit.bench.table import show_part
 from llmkit.bench.timing import spread, summary
 from llmkit.bench.weights_material import make_policy, served_model, weight_bytes
+from llmkit.config.resolve import resolve
 from llmkit.config.schema import DeviceConfig, ModelConfig
+from llmkit.config.section import PluginKind, PluginSection, Section, all_defaults
 from llmkit.engines.inference.contract import Demand, EngineContext
 from llmkit.errors import ConfigError
 from llmkit.models.policy import Policy
@@ -28,30 +30,32 @@ STEP = 1e-3
 """By which weights move between two updates, so that none brings what is there already."""
 
 
+class WeightsRun(Section):
+    """Servers, and where the trainer is."""
+
+    engine: Annotated[PluginSection, PluginKind("engines", "vllm")]
+    """Whose servers get weights."""
+    device: DeviceConfig = all_defaults(DeviceConfig)
+
+
 @dataclass(frozen=True)
 class WeightsBench:
     """What to measure.
 
     Attributes:
         engine: whose servers get weights.
-        python: interpreter of its environment; None takes the one that llmkit installed.
+        overrides: `engine.KEY=VALUE`, more of its settings, and `device.KEY=VALUE`.
         model: directory, or a shape that is made with random weights.
         transports: ways, by the names of `engine.sync.transport`.
         lora_rank: of the adapter that travels by the way `adapter`.
-        num_servers: that get the weights.
-        tp: processes of each.
-        device: the trainer's.
         repeats: updates of each way that count.
     """
 
     engine: str
-    python: Path | None
+    overrides: Sequence[str]
     model: str
     transports: tuple[str, ...]
     lora_rank: int
-    num_servers: int
-    tp: int
-    device: str
     repeats: int
 
 
@@ -79,22 +83,13 @@ def measure(request: WeightsBench) -> dict[str, Any]:
 def _measure_way(request: WeightsBench, front: Any, model: Path, transport: str, setup: Setup) -> Result:
     """One way, with servers of its own."""
     is_adapter = transport == "adapter"
+    run = settings_of(request, transport, setup.directory)
+    config: Any = run.engine
     source = ModelConfig(path=str(model), dtype="float32")
-    device = DeviceConfig.model_validate({"device": request.device})
-    policy = make_policy(source, device, request.lora_rank if is_adapter else None)
-    config = front.Config.model_validate(
-        {
-            "python": None if request.python is None else str(request.python),
-            "sync": {"transport": transport},
-            "dtype": "bfloat16",
-            "dp": request.num_servers,
-            "tp": request.tp,
-            "log_dir": str(setup.directory),
-        }
-    )
+    policy = make_policy(source, run.device, request.lora_rank if is_adapter else None)
     began = time.perf_counter()
     with asyncio.Runner() as runner:
-        engine = front.build(config, EngineContext(source, device, policy, demand=DEMAND))
+        engine = front.build(config, EngineContext(source, run.device, policy, demand=DEMAND))
         start_seconds = time.perf_counter() - began
         try:
             first, *seconds = [
@@ -105,8 +100,8 @@ def _measure_way(request: WeightsBench, front: Any, model: Path, transport: str,
     settings = {
         "engine": request.engine,
         "model": request.model,
-        "servers": request.num_servers,
-        "tp": request.tp,
+        "servers": config.dp,
+        "tp": config.tp,
         "device": policy.device.type,
         "repeats": request.repeats,
         **({"lora_rank": request.lora_rank} if is_adapter else {}),
@@ -114,6 +109,21 @@ def _measure_way(request: WeightsBench, front: Any, model: Path, transport: str,
     metrics = _metrics(seconds, first, start_seconds)
     num_bytes = weight_bytes(policy, is_adapter=is_adapter)
     return Result(f"weights/{transport}", settings, {**metrics, "num_bytes": num_bytes})
+
+
+def settings_of(request: WeightsBench, transport: str, directory: Path) -> WeightsRun:
+    """The servers' settings for one way; bfloat16 where nothing else is said, as servers mostly have it.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    options = {
+        "engine.name": ("--engine", request.engine),
+        "engine.sync.transport": ("--transport", transport),
+        "engine.dtype": ("--engine", "bfloat16"),
+        "engine.log_dir": ("--engine", str(directory)),
+    }
+    return resolve(WeightsRun, command="bench/weights", options=options, overrides=request.overrides).run
 
 
 async def _update(engine: Any, policy: Policy, version: int) -> float:

@@ -1,12 +1,10 @@
 """The command `llmkit bench weights`."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llmkit.bench.generation_cli import Device
 from llmkit.bench.options import AsJson, Output, Plot, Repeats, deliver
 from llmkit.bench.presets import Preset
 
@@ -14,7 +12,8 @@ EXAMPLES = """\b
 Examples:
   llmkit bench weights --engine vllm --model 150m
   llmkit bench weights --engine sglang --model DIR --transport shared_memory --transport adapter --lora-rank 32
-  llmkit bench weights --preset quick --engine vllm --json
+  llmkit bench weights --preset quick --engine vllm --set engine.eager=true --json
+  llmkit bench weights --transport nccl --set engine.dp=2 --set engine.gpus=[1,2]
 """
 
 EVERYWHERE = ("shared_memory", "disk", "gloo", "adapter")
@@ -39,10 +38,6 @@ def register(app: typer.Typer) -> None:
 def weights(
     preset: Preset = None,
     engine: Annotated[str, typer.Option(metavar="NAME", help="Whose servers get weights: vllm or sglang.")] = "vllm",
-    python: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", show_default=False, help="Python of its environment; else the installed one."),
-    ] = None,
     model: Annotated[
         str, typer.Option(metavar="MODEL", help="Directory, or a shape with random weights: 5m, 20m, 60m, 150m, 600m.")
     ] = "150m",
@@ -53,9 +48,10 @@ def weights(
         ),
     ] = None,
     lora_rank: Annotated[int, typer.Option(metavar="N", min=1, help="Of the LoRA that is sent by adapter.")] = 16,
-    servers: Annotated[int, typer.Option(metavar="N", min=1, help="Servers that get the weights.")] = 1,
-    tp: Annotated[int, typer.Option(metavar="N", min=1, help="Processes of each server.")] = 1,
-    device: Annotated[Device, typer.Option(help="Where the trainer's weights are.")] = Device.AUTO,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of engine or device; may be repeated."),
+    ] = None,
     repeats: Repeats = 5,
     as_json: AsJson = False,
     output: Output = None,
@@ -69,7 +65,5 @@ def weights(
     from llmkit.bench.weights import WeightsBench, measure
 
     transports = tuple(dict.fromkeys(one.value for one in transport or ())) or EVERYWHERE
-    request = WeightsBench(
-        engine, python, model, transports, lora_rank, servers, tp, device.value, repeats
-    )  # fmt: skip
+    request = WeightsBench(engine, overrides or (), model, transports, lora_rank, repeats)
     deliver(measure(request), output, plot, draw, as_json=as_json)
