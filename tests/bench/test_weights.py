@@ -21,11 +21,11 @@ def test_engines_without_servers_take_no_weights(capsys):
     assert "--engine native: no servers that take a trainer's weights" in capsys.readouterr().err
 
 
-def test_settings_are_checked_before_a_server_starts(capsys):
+def test_settings_are_checked_before_anything_is_made(capsys):
     if not plugins.is_installed("engines", "vllm"):
         pytest.skip("llmkit-vllm is not installed")
     assert cli.run(["bench", "weights", "--model", "5m", "--set", "engine.tpp=2"]) == 2
-    assert "--set engine.tpp=2: unknown key. Did you mean" in capsys.readouterr().err
+    assert "--set engine.tpp: unknown key. Did you mean 'tp'?" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_refused_before_a_server_starts(capsys):

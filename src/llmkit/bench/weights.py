@@ -12,7 +12,7 @@ import torch
 from llmkit import plugins
 from llmkit.bench import machine
 from llmkit.bench.results import Findings, Result
-from llmkit.bench.setup import Setup, open_setup
+from llmkit.bench.setup import open_setup
 from llmkit.bench.table import show_part
 from llmkit.bench.timing import spread, summary
 from llmkit.bench.weights_material import make_policy, served_model, weight_bytes
@@ -72,18 +72,18 @@ def measure(request: WeightsBench) -> dict[str, Any]:
         raise ConfigError(f"--engine {request.engine}: no servers that take a trainer's weights; name vllm or sglang")
     findings = Findings()
     with open_setup(len(machine.usable_cores()), request.repeats) as setup:
+        runs = {way: settings_of(request, way, setup.directory) for way in request.transports}
         model = served_model(request.model, setup.directory)
-        for transport in request.transports:
+        for transport, run in runs.items():
             stderr_console().print(f"Measuring {transport} ...")
-            findings.results.append(_measure_way(request, front, model, transport, setup))
+            findings.results.append(_measure_way(request, front, run, model, transport))
         show_part("weights", findings)
         return setup.document("bench weights", findings)
 
 
-def _measure_way(request: WeightsBench, front: Any, model: Path, transport: str, setup: Setup) -> Result:
+def _measure_way(request: WeightsBench, front: Any, run: WeightsRun, model: Path, transport: str) -> Result:
     """One way, with servers of its own."""
     is_adapter = transport == "adapter"
-    run = settings_of(request, transport, setup.directory)
     config: Any = run.engine
     source = ModelConfig(path=str(model), dtype="float32")
     policy = make_policy(source, run.device, request.lora_rank if is_adapter else None)

@@ -12,6 +12,7 @@ from llmkit.engines.inference.remote.prometheus import metric_values
 from llmkit.engines.inference.remote.refusals import check_logprobs
 from llmkit.engines.inference.remote.seeds import folded
 from llmkit.engines.inference.remote.sse import EventReader
+from llmkit.engines.inference.remote.time_limits import TimeLimit
 from llmkit.engines.inference.remote.waits import Waits
 from llmkit.errors import EngineError, RequestError
 from llmkit.types import SamplingParams, Structure
@@ -88,6 +89,44 @@ def test_a_kind_of_logprobs_is_refused_exactly_where_it_differs(served, wanted, 
     else:
         with pytest.raises(RequestError, match=r"way out|ask for logprob_kind=raw"):
             check_logprobs("S", params, served, "way out")
+
+
+def test_a_time_limit_ends_the_wait_under_way_and_every_later_one():
+    async def story() -> None:
+        limit = TimeLimit(asyncio.get_running_loop().time() + 0.02)
+        assert await limit.wait(asyncio.sleep(0, "in time")) == "in time"
+        with pytest.raises(TimeoutError):
+            await limit.wait(asyncio.sleep(60))
+        with pytest.raises(TimeoutError):
+            await limit.wait(asyncio.sleep(0))
+        await asyncio.sleep(0)  # the task is not cancelled any more
+        limit.close()
+
+    asyncio.run(story())
+
+
+def test_a_time_limit_spares_what_is_done_between_two_waits():
+    async def story() -> None:
+        limit = TimeLimit(asyncio.get_running_loop().time() + 0.02)
+        await limit.wait(asyncio.sleep(0))
+        await asyncio.sleep(0.05)
+        with pytest.raises(TimeoutError):
+            await limit.wait(asyncio.sleep(0))
+
+    asyncio.run(story())
+
+
+def test_who_is_cancelled_in_a_time_limit_stays_so():
+    async def story() -> None:
+        limit = TimeLimit(asyncio.get_running_loop().time() + 60)
+        task = asyncio.create_task(limit.wait(asyncio.sleep(60)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        limit.close()
+
+    asyncio.run(story())
 
 
 def test_a_cut_ends_what_waits_and_what_had_a_turn_and_nothing_later():

@@ -9,6 +9,7 @@ from llmkit.engines.inference.contract import Delta, GenerationRequest
 from llmkit.engines.inference.remote.answering import Answer
 from llmkit.engines.inference.remote.asking import Asking
 from llmkit.engines.inference.remote.gate import Gate
+from llmkit.engines.inference.remote.time_limits import TimeLimit
 from llmkit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -41,20 +42,18 @@ class Requests:
             whole: nobody sees the text, nor anything before the end.
         """
         answer = Answer(request, self._tokenizer if request.sampling.stop or not whole else None)
-        loop = asyncio.get_running_loop()
-        end = None if request.timeout_seconds is None else loop.time() + request.timeout_seconds
+        now = asyncio.get_running_loop().time()
+        limit = TimeLimit(None if request.timeout_seconds is None else now + request.timeout_seconds)
         is_inside, num_ends = False, self._num_ends
         try:
-            async with asyncio.timeout_at(end):
-                await self.gate.enter()
+            await limit.wait(self.gate.enter())
             is_inside, num_ends = True, self._num_ends
             if self.refusal is not None:
                 raise self.refusal
             self.num_prompt_tokens += len(request.prompt_ids)
             async with aclosing(self._asking.ask(request, whole=whole)) as deltas:
                 while not answer.is_whole:
-                    async with asyncio.timeout_at(end):
-                        delta = answer.take(await anext(deltas))
+                    delta = answer.take(await limit.wait(deltas.__anext__()))
                     if delta is not None:
                         self.num_generated_tokens += len(delta.token_ids)
                         self.num_cached_tokens += delta.num_cached_tokens or 0
@@ -68,6 +67,7 @@ class Requests:
             for delta in answer.cancelled():
                 yield delta
         finally:
+            limit.close()
             if is_inside:
                 self.gate.leave()
 
