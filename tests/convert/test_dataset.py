@@ -179,3 +179,15 @@ def test_columns_that_late_rows_widen_hold_all_of_them(suffix: str, tmp_path: Pa
     assert len(read) == 2501
     assert read[-1] == {"a": 0.5, "b": "text", "c": [1]}
     assert (read[7]["a"], read[7]["b"], read[7].get("c")) == (7.0, None, None)
+
+
+def test_objects_without_keys_go_where_they_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows: list[dict[str, Any]] = [{"a": index, "meta": {}} for index in range(2)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    assert convert(path, "--output", tmp_path / "rows.parquet") == 2
+    assert "column 'meta': no object in it has a key, which Parquet cannot hold" in capsys.readouterr().err
+    assert convert(path, "--output", tmp_path / "rows.arrow") == 0
+    write(path, [*rows, {"a": 2, "meta": {"late": True}}])
+    assert convert(path, "--output", tmp_path / "rows.parquet") == 0
+    assert convert(tmp_path / "rows.parquet", "--output", tmp_path / "back.jsonl") == 0
+    assert [row["meta"] for row in read(tmp_path / "back.jsonl")] == [{"late": None}] * 2 + [{"late": True}]

@@ -9,7 +9,9 @@ from typing import Any
 
 from llmkit import plugins
 from llmkit.convert.datasets.expression import Condition
+from llmkit.convert.datasets.json_tables import JSONTables, is_json_lines
 from llmkit.convert.datasets.passes import Choice, Item, Rows, open_source
+from llmkit.convert.datasets.tables import TYPES, write_tables
 from llmkit.convert.datasets.writing import STORES, sample_of, type_of, write_rows, write_store
 from llmkit.convert.output import check_output, new_files
 from llmkit.convert.record import MANIFEST, Conversion, describe_files
@@ -108,6 +110,8 @@ def _write(path: Path, file_type: str, rows: Rows, request: DatasetRequest, spli
             if not split or split_of(index, request.splits, request.choice.seed) == split:
                 yield item
 
+    if file_type in TYPES and not split and rows.are_copied and is_json_lines(rows.source):
+        return write_tables(path, file_type, JSONTables(rows.source, rows.begin))
     if file_type in STORES.values():
         return write_store(path, file_type, (sample_of(item.record) for item in items() if item.record is not None))
     return write_rows(path, file_type, lambda: (item.values for item in items()))

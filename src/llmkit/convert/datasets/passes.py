@@ -2,25 +2,20 @@
 
 import hashlib
 import random
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmkit import plugins
 from llmkit.convert.datasets.expression import Condition
+from llmkit.convert.datasets.tally import Lines, Tally
 from llmkit.convert.datasets.writing import STORES, as_json
 from llmkit.data.contract import Dataset, Formatter, Stream, choose_formatter, to_record
 from llmkit.data.every_row import every_row
 from llmkit.data.files.reading import open_stream
 from llmkit.errors import DataError
-from llmkit.formatting import format_number
 from llmkit.types import Record, Row
-
-NUM_LISTED = 100
-LINE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -46,25 +41,6 @@ class Choice:
     seed: int = 0
 
 
-@dataclass
-class Tally:
-    """What became of the rows of a pass.
-
-    Attributes:
-        read: all of them.
-        filtered: left out by length or condition.
-        repeated: left out as a repetition.
-        faulty: could not be read or held.
-        faults: the first of those, in words.
-    """
-
-    read: int = 0
-    filtered: int = 0
-    repeated: int = 0
-    faulty: int = 0
-    faults: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Item:
     """One row to be written.
@@ -83,16 +59,27 @@ class Rows:
 
     Attributes:
         tally: of the last pass.
+        source: what they are read from.
         reader: the formatter that reads; None where rows are copied.
     """
 
     def __init__(self, source: Dataset | Stream, reader: Formatter | None, writer: Formatter | None, choice: Choice):
         self.tally = Tally()
-        self._source = source
+        self.source = source
         self.reader = None if reader is None else choose_formatter(reader, source)
         self._writer = writer
         self._choice = choice
         self._drawn: frozenset[int] | None = None
+
+    @property
+    def are_copied(self) -> bool:
+        """Whether all rows are written, as they are."""
+        return self._writer is None and replace(self._choice, seed=0) == Choice()
+
+    def begin(self) -> Tally:
+        """Begin to count anew."""
+        self.tally = Tally()
+        return self.tally
 
     def draw(self) -> None:
         """Find which rows are the sample; reads all of them once."""
@@ -111,14 +98,11 @@ class Rows:
                 yield item
 
     def _chosen(self) -> Iterator[Item]:
-        self.tally = tally = Tally()
+        tally, lines = self.begin(), Lines()
         seen: set[bytes] = set()
-        line_due = time.monotonic() + LINE_SECONDS
-        for raw in every_row(self._source):
+        for raw in every_row(self.source):
             tally.read += 1
-            if time.monotonic() > line_due:
-                print(f"{format_number(tally.read)} rows read", file=sys.stderr, flush=True)
-                line_due += LINE_SECONDS
+            lines.tell(tally.read)
             try:
                 if isinstance(raw, DataError):
                     raise raw
@@ -134,9 +118,7 @@ class Rows:
                         continue
                     seen.add(mark)
             except DataError as error:
-                tally.faulty += 1
-                if len(tally.faults) < NUM_LISTED:
-                    tally.faults.append(str(error))
+                tally.add_fault(error)
                 continue
             yield item
 

@@ -2,24 +2,23 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmkit import plugins
+from llmkit.convert.datasets.tables import Values, tables_of, write_tables
 from llmkit.data.files.file_types import SUFFIXES
 from llmkit.errors import ConfigError, DataError
 from llmkit.types import Record, Sample
 
-Values = Mapping[str, Any]
 Pass = Callable[[], Iterable[Values]]
 """Gives the rows once more, from the first one."""
 STORES = {".bin": "memmap", ".h5": "hdf5", ".hdf5": "hdf5"}
 """Token stores with names of their own; those of JSON Lines and Parquet are files of rows."""
 WRITABLE = ("jsonl", "json", "csv", "tsv", "parquet", "arrow", "memmap", "hdf5")
-BATCH_ROWS = 1000
 
 
 def type_of(path: Path) -> str:
@@ -53,7 +52,7 @@ def write_rows(path: Path, file_type: str, rows: Pass) -> int:
             return _write_json(path, rows(), "[\n", ",\n", "\n]\n")
         case "csv" | "tsv":
             return _write_csv(path, rows, "," if file_type == "csv" else "\t")
-    return _write_table(path, rows, file_type)
+    return write_tables(path, file_type, partial(tables_of, rows))
 
 
 def write_store(path: Path, store: str, samples: Iterable[Sample]) -> int:
@@ -134,59 +133,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else as_json(value)
-
-
-def _write_table(path: Path, rows: Pass, file_type: str) -> int:
-    """Write with the columns that the first rows have; where later ones have more, once again with those of all."""
-    first = next(_batches(rows()), None)
-    if first is None:
-        raise DataError(f"{path.name}: there are no rows, so there are no columns to write")
-    tried = schema = _table(first, None).schema
-    count = 0
-    with _table_writer(path, file_type, tried) as writer:
-        for batch in _batches(rows()):
-            count += len(batch)
-            table = _table(batch, None)
-            if table.schema != schema:
-                schema = _unified([schema, table.schema])
-                table = _table(batch, schema)
-            if schema == tried:
-                writer.write_table(table)
-    if schema != tried:
-        with _table_writer(path, file_type, schema) as writer:
-            for batch in _batches(rows()):
-                writer.write_table(_table(batch, schema))
-    return count
-
-
-def _table_writer(path: Path, file_type: str, schema: Any) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    return pq.ParquetWriter(path, schema) if file_type == "parquet" else pa.ipc.new_file(str(path), schema)
-
-
-def _table(batch: Sequence[Values], schema: Any) -> Any:
-    import pyarrow as pa
-
-    columns = list(dict.fromkeys(key for row in batch for key in row)) if schema is None else schema.names
-    try:
-        arrays = {column: [row.get(column) for row in batch] for column in columns}
-        return pa.table(arrays, schema=schema)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"the rows do not fit one table: {error}; write them as .jsonl") from None
-
-
-def _unified(schemas: Sequence[Any]) -> Any:
-    import pyarrow as pa
-
-    try:
-        return pa.unify_schemas(list(schemas), promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(f"the rows do not fit one table: {error}; write them as .jsonl") from None
-
-
-def _batches(rows: Iterable[Values]) -> Iterator[list[Values]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, BATCH_ROWS)):
-        yield batch
