@@ -7,6 +7,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llmkit import cli
@@ -86,3 +87,12 @@ def test_what_is_no_added_matrix_is_refused(
     assert convert(make(tmp_path / "adapter", config), "--output", tmp_path / "lora") == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "lora").exists()
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    adapter = make(tmp_path / "lora", peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    state = load_file(adapter / "adapter_model.safetensors")
+    state[min(state)][0, 0] = float("nan")
+    save_file(state, adapter / "adapter_model.safetensors")
+    assert convert(adapter, "--output", tmp_path / "out") == 2
+    assert "has numbers that are not finite" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """Weights from one layout to another: the same names, shapes, types and bits."""
 
 import json
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -126,3 +129,63 @@ def test_torch_reads_what_was_written(tmp_path: Path):
     assert convert(tiny_model(), "--to", "dcp", "--output", tmp_path / "dcp") == 0
     dcp_to_torch_save(tmp_path / "dcp", tmp_path / "from_dcp.pt")
     assert_same(torch.load(tmp_path / "from_dcp.pt", weights_only=True), state)
+
+
+def sharded(directory: Path) -> Path:
+    AutoModelForCausalLM.from_pretrained(tiny_model()).save_pretrained(directory, max_shard_size="30KB")
+    return directory
+
+
+def test_a_tensor_that_only_the_index_knows_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shard, *_ = sorted(sharded(tmp_path / "model").glob("model-*.safetensors"))
+    state = safetensors.torch.load_file(shard)
+    lost = sorted(state)[0]
+    safetensors.torch.save_file({name: tensor for name, tensor in state.items() if name != lost}, shard)
+    assert convert(tmp_path / "model", "--output", tmp_path / "out") == 2
+    assert f"model.safetensors.index.json names {lost}, and no file has it (1 such)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"hidden_size": 64}, "and config.json's model has [259, 64]: they are of different models"),
+        ({"num_hidden_layers": 3, "layer_types": None}, "of config.json's model is not among the weights (11 such)"),
+    ],
+)
+def test_weights_of_another_model_than_the_configuration_are_refused(
+    change: dict[str, Any], what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(tiny_model(), tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    assert convert(tmp_path / "model", "--output", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert what in err
+    assert "move config.json elsewhere" in err
+    assert not (tmp_path / "out").exists()
+    config.unlink()
+    assert convert(tmp_path / "model", "--output", tmp_path / "out") == 0
+
+
+def test_an_unknown_architecture_is_converted_and_said_to_be_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(tiny_model(), tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({"model_type": "mystery", "architectures": ["MysteryForCausalLM"]}))
+    assert convert(tmp_path / "model", "--output", tmp_path / "out", "--json") == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "were not held against config.json" in note
+    assert "mystery" in note
+
+
+@pytest.mark.parametrize("options", [["--to", "torch", "--output", "out.pt"], ["--output", "out"]])
+def test_a_limit_on_the_size_of_files_is_told_and_leaves_nothing(options: list[str], tmp_path: Path):
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_960, 40_960)); "
+    limited += "from llmkit import cli; sys.exit(cli.run(sys.argv[1:]))"
+    line = [sys.executable, "-c", limited, "convert", "checkpoint", tiny_model(), *options]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "ulimit -f" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Outputs that appear whole or not at all, and never in place of what they were made from."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -117,6 +118,13 @@ def _exists(path: Path) -> ConfigError:
     return ConfigError(f"{path}: is there already; --overwrite replaces it")
 
 
+def _is_too_large(error: Exception) -> bool:
+    """Whether the system cut a file off; torch only sees that it is shorter than what it wrote."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EFBIG
+    return "unexpected pos" in str(error)
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A path of the same name in a new directory on the same file system, which is removed in the end."""
@@ -133,6 +141,11 @@ def _beside(path: Path) -> Iterator[Path]:
             raise ConvertError(
                 f"{path}: no space left ({free} free on this file system); nothing was written. Make room, or write "
                 "elsewhere"
+            ) from error
+        if _is_too_large(error):
+            raise ConvertError(
+                f"{path}: no file may be as large as this one, by the limit of this process (ulimit -f) or of the file "
+                "system; nothing was written"
             ) from error
         if isinstance(error, OSError):
             raise ConvertError(f"{error.filename or path}: {error.strerror or error}") from error

@@ -101,18 +101,10 @@ class SafetensorsReader:
         whole = self.tensors[name]
         entry = whole if rows is None else whole.of_rows(rows)
         first = 0 if rows is None else rows.indices(whole.shape[0])[0]
-        buffer = bytearray(entry.num_bytes)
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(self._starts[name] + first * whole.row_bytes)
-                count = _fill(file, memoryview(buffer))
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        if count != entry.num_bytes:
-            raise CheckpointError(f"{self.path}: {name} is cut off; the file changed while it was read")
-        if not buffer:
+        if not entry.num_bytes:
             return torch.empty(entry.shape, dtype=entry.dtype)
-        return torch.frombuffer(buffer, dtype=entry.dtype).reshape(entry.shape)
+        content = bytes_at(self.path, self._starts[name] + first * whole.row_bytes, entry.num_bytes)
+        return torch.frombuffer(content, dtype=entry.dtype).reshape(entry.shape)
 
 
 class SafetensorsWriter:
@@ -183,6 +175,11 @@ class WeightFiles:
                 if name in self._place:
                     raise CheckpointError(f"{directory}: {name} is in {self._place[name]} and in {file}")
                 self._place[name] = file
+        if lost := sorted(_indexed(directory).keys() - self._place.keys()):
+            raise CheckpointError(
+                f"{directory}: {INDEX} names {lost[0]}, and no file has it ({len(lost)} such); copy or download the "
+                "files again"
+            )
         self.tensors = {name: self.readers[file].tensors[name] for name, file in self._place.items()}
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
@@ -196,6 +193,24 @@ def bytes_of(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
+def bytes_at(path: Path, start: int, count: int) -> bytearray:
+    """So many bytes of a file.
+
+    Raises:
+        CheckpointError: it cannot be read, or ends before.
+    """
+    content = bytearray(count)
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            found = _fill(file, memoryview(content))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if found != count:
+        raise CheckpointError(f"{path}: is cut off before byte {start + count}; copy or download it again")
+    return content
+
+
 def _fill(file: RawIOBase, view: memoryview) -> int:
     """Read until the view is full or the file ends; returns the bytes that came."""
     done = 0
@@ -205,12 +220,8 @@ def _fill(file: RawIOBase, view: memoryview) -> int:
 
 
 def _weight_files(directory: Path) -> list[str]:
-    index = directory / INDEX
-    if index.is_file():
-        try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{index}: cannot be read: {error}; copy or download it again") from error
+    if (directory / INDEX).is_file():
+        files = sorted(set(_indexed(directory).values()))
         if missing := [file for file in files if not (directory / file).is_file()]:
             raise CheckpointError(
                 f"{directory}: {len(missing)} of the files that {INDEX} names are missing ({missing[0]}); the download "
@@ -220,3 +231,14 @@ def _weight_files(directory: Path) -> list[str]:
     if (directory / WHOLE).is_file():
         return [WHOLE]
     raise CheckpointError(f"{directory}: neither {WHOLE} nor {INDEX}, so there are no weights to read one by one")
+
+
+def _indexed(directory: Path) -> Mapping[str, str]:
+    """The file of each tensor, where there is an index of them."""
+    index = directory / INDEX
+    if not index.is_file():
+        return {}
+    try:
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index}: cannot be read: {error}; copy or download it again") from error

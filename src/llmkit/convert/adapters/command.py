@@ -18,7 +18,7 @@ from llmkit.convert.merging.low_rank import HARMLESS_STARTS, UNDERSTOOD
 from llmkit.convert.merging.whole import load_with_adapter
 from llmkit.convert.output import check_output, new_directory
 from llmkit.convert.record import MANIFEST, Conversion, describe_directory
-from llmkit.errors import ConfigError, ConvertError
+from llmkit.errors import CheckpointError, ConfigError, ConvertError
 from llmkit.models.loading import load_model
 
 EXACT = 1e-3
@@ -72,6 +72,7 @@ def convert_adapter(request: AdapterRequest) -> dict[str, Any]:
         "base": {"name": config.path, "path": str(base), "files": describe_directory(base)},
         "adapter": {"path": str(adapter.path), "kind": adapter.kind, "files": describe_directory(adapter.path)},
     }
+    _check_finite(adapter.path)
     wrapped = load_with_adapter(adapter, local)
     expected = logits_of(wrapped)
     with new_directory(request.output, [request.adapter, base], overwrite=request.overwrite) as out:
@@ -87,6 +88,7 @@ def convert_adapter(request: AdapterRequest) -> dict[str, Any]:
                 "modules have ranks of their own, which vLLM and SGLang refuse; --rank gives all of them the same"
             )
         conversion.checks = {"update_error": _update_error(wrapped, out)}
+        del wrapped  # or the base model would be in memory twice
         plain = wrap(load_model(local), written, "lora").eval()
         load_state(plain, read_weights(out), out)
         conversion.checks |= _compared(expected, logits_of(plain), exact=request.rank is None)
@@ -95,6 +97,12 @@ def convert_adapter(request: AdapterRequest) -> dict[str, Any]:
         document = conversion.document() | {"files": describe_directory(out)}
         conversion.write(out / MANIFEST, document)
     return document
+
+
+def _check_finite(path: Path) -> None:
+    for name, tensor in read_weights(path).items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: {name} has numbers that are not finite")
 
 
 def _not_convertible(adapter: StoredAdapter) -> str:

@@ -14,6 +14,7 @@ from llmkit.convert.casting import same_bits
 from llmkit.convert.checkpoints import torchao_weights
 from llmkit.convert.checkpoints.changing import Cast, Renamed, Resized
 from llmkit.convert.checkpoints.distributed import write_distributed
+from llmkit.convert.checkpoints.model_shapes import check_model
 from llmkit.convert.checkpoints.resizing import new_size, sizes_by_name
 from llmkit.convert.checkpoints.safetensors_files import write_safetensors
 from llmkit.convert.checkpoints.sources import TORCH_SUFFIXES, open_checkpoint
@@ -91,10 +92,13 @@ def convert_checkpoint(request: CheckpointRequest) -> dict[str, Any]:
     _check_request(request)
     check_output(request.output, [request.source], overwrite=request.overwrite)
     layout, source = open_checkpoint(request.source)
+    unchecked = check_model(request.source, source.tensors)
     wanted = _changed(request, source)
     conversion = _begin(request, layout, wanted)
     if left_out := getattr(source, "left_out", []):
         conversion.notes.append(f"{len(left_out)} entries are no tensors and were left out: {', '.join(left_out[:5])}")
+    if unchecked is not None:
+        conversion.notes.append(unchecked)
     with _opened(request) as out:
         if request.layout == "gguf":
             _write_gguf(request, wanted, conversion, out)

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, WriteItem, WriteItemType
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from llmkit.convert.checkpoints.sources import alone
+from llmkit.convert.checkpoints.distributed_files import alone
 from llmkit.convert.tensor_files import TensorShape
 from llmkit.convert.tensor_source import TensorSource, row_parts
 

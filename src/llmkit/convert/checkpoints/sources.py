@@ -2,30 +2,25 @@
 
 import json
 import pickle
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
 
-from llmkit.convert.tensor_files import INDEX, WHOLE, SafetensorsReader, TensorShape, WeightFiles
+from llmkit.convert.checkpoints.distributed_files import METADATA, DistributedFiles
+from llmkit.convert.checkpoints.stored_tensors import StoredTensor, load_places
+from llmkit.convert.tensor_files import INDEX, WHOLE, SafetensorsReader, WeightFiles
 from llmkit.convert.tensor_source import TensorSource
 from llmkit.errors import CheckpointError
 
 Layout = Literal["safetensors", "torch", "dcp"]
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 TORCH_INDEX, TORCH_WHOLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
-DCP_METADATA = ".metadata"
 
 
 class TorchFiles:
-    """Files of `torch.save`, mapped into memory.
+    """Files of `torch.save`.
 
     Attributes:
         left_out: entries that are no tensors.
@@ -37,62 +32,18 @@ class TorchFiles:
             CheckpointError: a file is missing, damaged, or holds more than tensors can be read from safely.
         """
         self.left_out: list[str] = []
-        self._state: dict[str, Tensor] = {}
+        self._stored: dict[str, StoredTensor] = {}
         for file in files:
             for name, value in _loaded(file).items():
-                if isinstance(value, Tensor):
-                    self._state[str(name)] = value
+                if isinstance(value, StoredTensor):
+                    self._stored[str(name)] = value
                 else:
                     self.left_out.append(str(name))
-        self.tensors = {name: TensorShape(value.dtype, tuple(value.shape)) for name, value in self._state.items()}
+        self.tensors = {name: stored.shape for name, stored in self._stored.items()}
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """A tensor or rows of it; what of it is in memory is the system's to decide."""
-        return self._state[name] if rows is None else self._state[name][rows]
-
-
-class DistributedFiles:
-    """A directory of torch's distributed checkpoints.
-
-    Attributes:
-        left_out: entries that are no tensors.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        """
-        Raises:
-            CheckpointError: its metadata is damaged.
-        """
-        self._directory = directory
-        self._last: tuple[str, Tensor] | None = None
-        try:
-            entries = FileSystemReader(directory).read_metadata().state_dict_metadata
-        except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
-            raise CheckpointError(f"{directory / DCP_METADATA}: cannot be read: {error}") from error
-        found = {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
-        self.left_out = sorted(entries.keys() - found.keys())
-        self.tensors = {name: TensorShape(entry.properties.dtype, tuple(entry.size)) for name, entry in found.items()}
-
-    def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """A tensor, put together from its shards; rows come from the whole, which stays until another is read.
-
-        Raises:
-            CheckpointError: a shard is missing or damaged.
-        """
-        if self._last is None or self._last[0] != name:
-            self._last = None
-            self._last = (name, self._put_together(name))
-        return self._last[1] if rows is None else self._last[1][rows]
-
-    def _put_together(self, name: str) -> Tensor:
-        entry = self.tensors[name]
-        state = {name: torch.empty(entry.shape, dtype=entry.dtype)}
-        try:
-            with alone():
-                load_distributed(state, storage_reader=FileSystemReader(self._directory), no_dist=True)
-        except Exception as error:  # it wraps whatever reading raises in an error of its own
-            raise CheckpointError(f"{self._directory}: {name} cannot be read: {_root(error)}") from error
-        return state[name]
+        """A tensor, or neighbouring rows of it."""
+        return self._stored[name].read(rows)
 
 
 def open_checkpoint(path: Path) -> tuple[Layout, TensorSource]:
@@ -111,21 +62,13 @@ def open_checkpoint(path: Path) -> tuple[Layout, TensorSource]:
         raise CheckpointError(f"{path}: no such file or directory")
     if (path / WHOLE).is_file() or (path / INDEX).is_file():
         return "safetensors", WeightFiles(path)
-    if (path / DCP_METADATA).is_file():
+    if (path / METADATA).is_file():
         return "dcp", DistributedFiles(path)
     if files := _torch_files(path):
         return "torch", TorchFiles(files)
     raise CheckpointError(
-        f"{path}: no checkpoint; looked for {WHOLE}, {INDEX}, {TORCH_WHOLE}, {TORCH_INDEX} and {DCP_METADATA}"
+        f"{path}: no checkpoint; looked for {WHOLE}, {INDEX}, {TORCH_WHOLE}, {TORCH_INDEX} and {METADATA}"
     )
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Without the warning that one process does the work, which is what is meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
-        yield
 
 
 def _torch_files(path: Path) -> list[Path]:
@@ -144,22 +87,20 @@ def _torch_files(path: Path) -> list[Path]:
 
 
 def _loaded(file: Path) -> Mapping[str, Any]:
+    """What a file holds, with the places of tensors in place of them."""
     try:
-        state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        state = load_places(file)
+        if not isinstance(state, Mapping):
+            kind = type(state).__name__
+            raise CheckpointError(f"{file}: holds a {kind}, and a mapping from names to tensors is needed")
+        # Training scripts put the weights beside other state.
+        for key in ("state_dict", "model"):
+            if isinstance(state.get(key), Mapping) and any(isinstance(one, Tensor) for one in state[key].values()):
+                state = state[key]
+                break
+        return {name: StoredTensor.of(file, one) if isinstance(one, Tensor) else one for name, one in state.items()}
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{file}: cannot be read, is cut off, or holds more than tensors, which is not safe to load: {first}"
         ) from error
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{file}: holds a {type(state).__name__}, and a mapping from names to tensors is needed")
-    # Training scripts put the weights beside other state.
-    for key in ("state_dict", "model"):
-        if isinstance(state.get(key), Mapping) and any(isinstance(one, Tensor) for one in state[key].values()):
-            return state[key]
-    return state
-
-
-def _root(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -35,7 +35,8 @@ def load_with_adapter(adapter: StoredAdapter, base: ModelConfig) -> Any:
     except (ConfigError, RuntimeError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error))
         raise CheckpointError(
-            f"{adapter.path}: does not fit the base model {base.path}: {reason}. Name the right one with --base"
+            f"{adapter.path}: does not fit the base model {base.path}: {reason.rstrip('.')}. Name the right one with "
+            "--base"
         ) from error
     if missing := sorted(adapter_state(wrapped).keys() - state.keys()):
         raise CheckpointError(
