@@ -20,7 +20,7 @@ Question:
 {completion}
 
 {rubric}
-Think it over, then end with a line `Score: N`, where N is a whole number from {lowest} to {highest}."""
+Think it over, then {form}."""
 
 
 class Config(Section):
@@ -32,7 +32,8 @@ class Config(Section):
     device: DeviceConfig = all_defaults(DeviceConfig)
     prompt: str = PROMPT
     """What the judge is asked. `{question}`, `{completion}`, `{answer}` (of the row), `{reference}` (a paragraph with
-    it, empty where the row has none), `{rubric}`, `{lowest}` and `{highest}` are filled in."""
+    it, empty where the row has none), `{rubric}`, `{form}` (how to write the score), `{lowest}` and `{highest}` are
+    filled in."""
     rubric: str = "Grade whether the answer is correct, complete and clear."
     """What to grade."""
     lowest: int = 0
@@ -40,7 +41,12 @@ class Config(Section):
     highest: int = 10
     """The score that becomes 1."""
     pattern: str = r"[Ss]core\W{0,4}(-?\d+(?:\.\d+)?)"
-    """Regular expression whose last match has the score as its first group."""
+    """Regular expression whose last match has the score as its first group; without effect where `structured` is."""
+    structured: bool = False
+    """Hold the judge to JSON, its reasoning and then a score in range, so that no verdict lacks one. The engine must be
+    able to: `native` can, and llmkit, vLLM and SGLang as servers."""
+    reasoning_characters: int = Field(600, ge=0)
+    """Most characters of the reasoning where `structured` is; 0 asks for the score alone."""
     votes: int = Field(1, ge=1)
     """Verdicts asked for; those without a score do not count."""
     temperature: float = Field(0.7, ge=0)

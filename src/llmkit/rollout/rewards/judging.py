@@ -1,6 +1,7 @@
 """A language model that grades rollouts."""
 
 import asyncio
+import json
 import re
 import statistics
 from dataclasses import replace
@@ -12,7 +13,7 @@ from llmkit.data.turns import prompt_messages
 from llmkit.engines.inference.contract import EngineContext, InferenceEngine
 from llmkit.errors import ConfigError, RewardError
 from llmkit.rollout.groups import rollout_seed
-from llmkit.types import Completion, Message, Rollout, SamplingParams
+from llmkit.types import Completion, Message, Rollout, SamplingParams, Structure
 
 if TYPE_CHECKING:
     from llmkit.rollout.rewards.judge import Config
@@ -69,6 +70,7 @@ class Judge:
             max_new_tokens=self._config.max_new_tokens,
             temperature=self._config.temperature,
             stop_token_ids=self._codec.stop_token_ids,
+            structure=Structure("json_schema", json.dumps(_schema(self._config))) if self._config.structured else None,
         )
         engine, about = self._opened(), f"{rollout.record.source}:{rollout.completion}"
         completions: list[Completion] = await asyncio.gather(
@@ -87,6 +89,7 @@ class Judge:
             "answer": answer,
             "reference": f"Reference answer:\n{answer}\n\n" if answer else "",
             "rubric": self._config.rubric,
+            "form": _form(self._config),
             "lowest": self._config.lowest,
             "highest": self._config.highest,
         }
@@ -95,14 +98,16 @@ class Judge:
 
     def _score(self, verdict: str) -> float | None:
         """From 0 to 1; None for a verdict without a score, or with one outside the range."""
-        found = self._pattern.findall(verdict)
         try:
-            last = found[-1]
-            number = float(last if isinstance(last, str) else last[0])
-        except (IndexError, ValueError):
+            number = float(json.loads(verdict)["score"]) if self._config.structured else self._last_match(verdict)
+        except (LookupError, ValueError, TypeError):
             return None
         lowest, highest = self._config.lowest, self._config.highest
         return (number - lowest) / (highest - lowest) if lowest <= number <= highest else None
+
+    def _last_match(self, verdict: str) -> float:
+        last = self._pattern.findall(verdict)[-1]
+        return float(last if isinstance(last, str) else last[0])
 
     def _opened(self) -> InferenceEngine:
         if self._engine is not None:
@@ -112,3 +117,26 @@ class Judge:
         engine: InferenceEngine = plugins.load("engines", section.name).build(section, context)
         self._engine = engine
         return engine
+
+
+def _form(config: "Config") -> str:
+    """How the judge is told to write its score."""
+    number = f"a whole number from {config.lowest} to {config.highest}"
+    if not config.structured:
+        return f"end with a line `Score: N`, where N is {number}"
+    reasoning = "`reasoning`, a short text, and " if config.reasoning_characters else ""
+    return f"answer with a JSON object that has {reasoning}`score`, {number}"
+
+
+def _schema(config: "Config") -> dict[str, Any]:
+    """What a structured verdict must fit; the reasoning comes first, so that the score follows from it."""
+    properties: dict[str, Any] = {}
+    if config.reasoning_characters:
+        properties["reasoning"] = {"type": "string", "maxLength": config.reasoning_characters}
+    properties["score"] = {"type": "integer", "minimum": config.lowest, "maximum": config.highest}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
