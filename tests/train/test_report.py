@@ -267,6 +267,10 @@ def test_the_axis_holds_every_value(values: list[float]):
     assert math.isfinite(low)
 
 
+def test_shares_that_stay_at_zero_are_drawn_on_an_axis_of_shares():
+    assert value_range(Chart("x", (series([{"step": i, "x": 0.0} for i in range(3)], "x"),))) == (0.0, 1.0)
+
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

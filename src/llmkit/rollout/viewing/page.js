@@ -23,7 +23,11 @@ const sort = () => {
 };
 for (const id of ["search", "least", "most"]) field(id).addEventListener("input", filter);
 field("order").addEventListener("change", sort);
-field("coloured").addEventListener("change", () => holder.classList.toggle("coloured", field("coloured").checked));
-holder.classList.toggle("coloured", field("coloured").checked);
+const coloured = field("coloured");
+if (coloured !== null) {
+  const colour = () => holder.classList.toggle("coloured", coloured.checked);
+  coloured.addEventListener("change", colour);
+  colour();
+}
 filter();
 sort();

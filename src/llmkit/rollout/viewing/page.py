@@ -14,6 +14,7 @@ from llmkit.rollout.viewing.finding import mean_logprob
 from llmkit.rollout.viewing.printing import facts
 from llmkit.rollout.viewing.tokens import Token
 
+COLOURS = '<label><input type="checkbox" id="coloured" checked> colour tokens by probability</label>'
 CONTROLS = """\
 <div class="card filters">
 <label>rollouts with the text <input type="search" id="search"></label>
@@ -22,8 +23,7 @@ CONTROLS = """\
 <label>order <select id="order"><option value="place">as they are</option><option value="-reward">best first</option>
 <option value="reward">worst first</option><option value="-length">longest first</option>
 <option value="logprob">least likely first</option></select></label>
-<label><input type="checkbox" id="coloured" checked> colour tokens by probability</label>
-<span class="muted" id="count"></span>
+{colours}<span class="muted" id="count"></span>
 </div>
 """
 LEGEND = (
@@ -55,11 +55,11 @@ def render(title: str, lines: Sequence[Shown], summary: Mapping[str, Any], left_
         for name, value in rows(summary)
     )
     note = f'<p class="muted">{text(left_out)}</p>' if left_out else ""
-    legend = LEGEND if any(tokens for _, tokens in lines) else ""
+    colours, legend = (COLOURS, LEGEND) if any(tokens for _, tokens in lines) else ("", "")
     body = (
         f"<header><h1>{text(title)}</h1></header>"
         f'<section><h2>Figures</h2><div class="grid tiles">{cells}</div></section>'
-        f"<section><h2>Rollouts</h2>{note}{CONTROLS}{legend}"
+        f"<section><h2>Rollouts</h2>{note}{CONTROLS.format(colours=colours)}{legend}"
         f'<div id="rollouts" class="coloured">{"".join(map(article, lines))}</div></section>'
     )
     style = files("llmkit.data.inspecting").joinpath("page.css").read_text(encoding="utf-8") + resource("page.css")

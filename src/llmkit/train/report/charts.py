@@ -125,6 +125,8 @@ def value_range(chart: Chart) -> tuple[float, float]:
     """Lowest and highest value of the axis: all values with a little air, from 0 where that wastes little space."""
     values = [value for series in chart.series for _, value in series.points]
     low, high = min(values), max(values)
+    if low == high == 0:
+        return 0.0, 1.0
     if low == high:
         air = abs(low) * 0.1 or 1.0
         return low - air, high + air
