@@ -40,6 +40,8 @@ def test_every_part_has_its_contenders(by_name):
         "packing/python",
         "start/cached",
         "streaming/llmkit",
+        "convert/llmkit convert dataset",
+        "convert/datasets",
     ]
     assert all(result.keys() >= SHARED for result in by_name.values())
 
@@ -77,12 +79,29 @@ def test_a_whole_file_is_streamed(by_name):
     assert streaming["peak_memory_bytes"] >= max(streaming["memory_bytes"], default=0) * 0.95
 
 
+def test_commands_that_convert_are_measured_whole(bench_run, by_name):
+    ours, theirs = by_name["convert/llmkit convert dataset"], by_name["convert/datasets"]
+    for one in (ours, theirs):
+        assert one["rows_per_second"] * one["seconds"] == pytest.approx(50)
+        assert one["peak_memory_bytes"] > 10_000_000
+    ratios = bench_run.document["ratios"]["datasets"]
+    assert ratios["convert_rows_per_second"] == pytest.approx(ours["rows_per_second"] / theirs["rows_per_second"])
+
+
 def test_the_plot_is_a_picture(bench_run):
     assert bench_run.plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_tables_go_to_standard_error(bench_run):
-    for words in ("tokenize:", "datasets.map", "packing:", "start:", "streaming:", "of the machine meanwhile"):
+    for words in (
+        "tokenize:",
+        "datasets.map",
+        "packing:",
+        "start:",
+        "streaming:",
+        "convert:",
+        "of the machine meanwhile",
+    ):
         assert words in bench_run.stderr
 
 

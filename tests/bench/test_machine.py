@@ -74,4 +74,4 @@ def test_the_best_of_several_runs_counts(monkeypatch):
     clock = iter([0.0, 0.0, 0.0, 0.3, 0.3, 0.3, 0.4, 0.4, 0.4, 0.6, 0.6])
     monkeypatch.setattr(machine, "SECONDS_PER_LIMIT", 0.55)
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    assert machine._best_seconds(lambda: None) == pytest.approx(0.1)
+    assert machine.best_seconds(lambda: None) == pytest.approx(0.1)

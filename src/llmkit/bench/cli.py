@@ -2,10 +2,20 @@
 
 import typer
 
-from llmkit.bench import data_cli, generation_cli, report_cli, serving_cli, startup_cli, training_cli, weights_cli
+from llmkit.bench import (
+    checkpoints_cli,
+    data_cli,
+    generation_cli,
+    report_cli,
+    serving_cli,
+    startup_cli,
+    training_cli,
+    weights_cli,
+)
 
+COMMANDS = (data_cli, generation_cli, serving_cli, startup_cli, training_cli, weights_cli, checkpoints_cli, report_cli)
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-for _commands in (data_cli, generation_cli, serving_cli, startup_cli, training_cli, weights_cli, report_cli):
+for _commands in COMMANDS:
     _commands.register(app)
 
 

@@ -1,11 +1,11 @@
-"""`llmkit bench data`: the four parts, one after another, and what else the machine did meanwhile."""
+"""`llmkit bench data`: its parts, one after another, and what else the machine did meanwhile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmkit.bench import packing, starting, streaming, tokenizing
+from llmkit.bench import packing, row_files, starting, streaming, tokenizing
 from llmkit.bench.machine import ForeignLoad
 from llmkit.bench.material import Material, make_material
 from llmkit.bench.results import Findings
@@ -16,6 +16,7 @@ from llmkit.terminal import stderr_console
 
 ROWS_TO_TOKENIZE = 5000
 ROWS_TO_START_WITH = 100_000
+ROWS_TO_CONVERT = 200_000
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class DataBench:
     Attributes:
         path: the user's chats; None makes some up.
         model: whose tokenizer to use; None trains one.
-        parts: of `tokenize`, `packing`, `start`, `streaming`.
+        parts: of `tokenize`, `packing`, `start`, `streaming`, `convert`.
         trl_python: interpreter of an environment with TRL; None leaves TRL out.
-        rows: chats to tokenize and to start with; None takes a number for each that takes a while.
+        rows: chats to tokenize, to start with and to convert; None takes a number for each that takes a while.
         num_lengths: lengths to pack.
         stream_megabytes: size of the file to stream.
         repeats: runs of each contender that count.
@@ -76,6 +77,8 @@ def _parts(request: DataBench, setup: Setup) -> list[tuple[str, Callable[[], Fin
     def material() -> Material:
         if not made:
             num_rows = request.rows or ROWS_TO_TOKENIZE
+            if "tokenize" not in request.parts:  # the others repeat them
+                num_rows = min(num_rows, ROWS_TO_TOKENIZE)
             made.append(make_material(request.path, request.model, num_rows, setup.directory, request.accents))
         return made[0]
 
@@ -84,6 +87,7 @@ def _parts(request: DataBench, setup: Setup) -> list[tuple[str, Callable[[], Fin
         "packing": lambda: packing.measure(request.num_lengths, setup),
         "start": lambda: starting.measure(material(), request.rows or ROWS_TO_START_WITH, setup),
         "streaming": lambda: streaming.measure(material(), request.stream_megabytes, setup),
+        "convert": lambda: row_files.measure(material(), request.rows or ROWS_TO_CONVERT, setup),
     }
     return [(part, run) for part, run in parts.items() if part in request.parts]
 

@@ -15,6 +15,7 @@ EXAMPLES = """\b
 Examples:
   llmkit bench data
   llmkit bench data chats.jsonl --model DIR --only tokenize
+  llmkit bench data --only convert --rows 1000000 --repeats 3
   llmkit bench data --compare trl --python trl-env/bin/python --plot data.png
 """
 
@@ -26,6 +27,7 @@ class Part(StrEnum):
     PACKING = "packing"
     START = "start"
     STREAMING = "streaming"
+    CONVERT = "convert"
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +55,10 @@ def data(
     rows: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, show_default=False, help="Chats; by default 5000 to tokenize and 100000 to start with."
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Chats; by default 5000 to tokenize, 100000 to start with and 200000 to convert.",
         ),
     ] = None,
     lengths: Annotated[int, typer.Option(metavar="N", min=10, help="Lengths to pack.")] = 1_000_000,
@@ -70,7 +75,7 @@ def data(
     output: Output = None,
     plot: Plot = None,
 ) -> None:
-    """Measure tokenizing, packing, the start on cached rows, and the memory of streaming.
+    """Measure tokenizing, packing, the start on cached rows, the memory of streaming, and JSON Lines to Parquet.
 
     Contenders run in turn, in processes of their own, on the same cores; times are medians. The load of other processes
     is measured with them.

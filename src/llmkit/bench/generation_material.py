@@ -15,9 +15,13 @@ SHAPES = {
 """Hidden size, layers, heads, key heads, their width, inner size and vocabulary of Qwen3 models; the last is 0.6B's."""
 
 
-def model_directory(model: str, directory: Path) -> Path:
+def model_directory(model: str, directory: Path, dtype: str = "bfloat16") -> Path:
     """The model's directory; a shape is made there with random weights.
 
+    Args:
+        model: a shape's name, or a directory.
+        directory: to make it in.
+        dtype: of the weights that are made.
     Raises:
         ConfigError: there is neither a shape nor a directory of that name.
     """
@@ -50,5 +54,5 @@ def model_directory(model: str, directory: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made: Any = Qwen3ForCausalLM(config)
-        made.to(torch.bfloat16).save_pretrained(path)
+        made.to(getattr(torch, dtype)).save_pretrained(path)
     return path

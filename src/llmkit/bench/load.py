@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 READ_SECONDS = 600.0
+FIRST_SECONDS = 20.0
+"""For a server to name its models."""
 
 
 @dataclass(frozen=True)
@@ -139,18 +141,26 @@ async def first_model(url: str, api_key: str | None) -> str:
     Raises:
         BenchError: there is no server, or it refuses.
     """
-    from aiohttp import ClientError, ClientSession
+    from aiohttp import ClientError, ClientSession, ClientTimeout
 
     headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+    patience = ClientTimeout(total=FIRST_SECONDS)
     try:
-        async with ClientSession(headers=headers) as session, session.get(f"{url}/v1/models") as response:
+        async with (
+            ClientSession(headers=headers, timeout=patience) as session,
+            session.get(f"{url}/v1/models") as response,
+        ):
             text = await response.text()
+    except TimeoutError:
+        raise BenchError(f"{url}: takes connections, but /v1/models was not answered in {FIRST_SECONDS:g} s") from None
     except (ClientError, OSError) as error:
         raise BenchError(f"{url}: no server answers there: {error}") from error
     if response.status != 200:
         raise BenchError(f"{url}/v1/models: {response.status}: {_message(text)}")
-    models: Any = json.loads(text)
-    return str(models["data"][0]["id"])
+    try:
+        return str(json.loads(text)["data"][0]["id"])
+    except (ValueError, LookupError, TypeError):
+        raise BenchError(f"{url}/v1/models: no list of models as OpenAI's API has it: {text[:100]!r}") from None
 
 
 def _read(line: bytes, sent: Sent) -> None:

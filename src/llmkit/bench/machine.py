@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 NOISY = 0.1
@@ -24,7 +25,7 @@ def gemm_gflops() -> float:
 
     left, right = (np.random.default_rng(seed).random((MATRIX, MATRIX), dtype=np.float32) for seed in (0, 1))
     product = np.empty_like(left)
-    return 2 * MATRIX**3 / _best_seconds(lambda: np.matmul(left, right, out=product)) / 1e9
+    return 2 * MATRIX**3 / best_seconds(lambda: np.matmul(left, right, out=product)) / 1e9
 
 
 def memory_gbps() -> float:
@@ -33,7 +34,7 @@ def memory_gbps() -> float:
 
     source = np.ones(COPIED_BYTES, dtype=np.uint8)
     target = np.empty_like(source)
-    return 2 * COPIED_BYTES / _best_seconds(lambda: np.copyto(target, source)) / 1e9
+    return 2 * COPIED_BYTES / best_seconds(lambda: np.copyto(target, source)) / 1e9
 
 
 class ForeignLoad:
@@ -69,8 +70,8 @@ def cpu_seconds(process: int) -> float | None:
     return None if found is None else sum(found[1:3]) / os.sysconf("SC_CLK_TCK")
 
 
-def _best_seconds(work: "object") -> float:
-    assert callable(work)
+def best_seconds(work: Callable[[], object]) -> float:
+    """The least of several runs for `SECONDS_PER_LIMIT`, after one that does not count."""
     work()
     best = float("inf")
     deadline = time.perf_counter() + SECONDS_PER_LIMIT

@@ -2,13 +2,14 @@
 
 import base64
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from llmkit.bench.table import format_time
 from llmkit.disk import write_text
-from llmkit.formatting import format_number
+from llmkit.formatting import format_bytes, format_number
 
 Draw = Callable[[dict[str, Any], Path], None]
 STYLE = (
@@ -37,11 +38,12 @@ def write_page(document: dict[str, Any], path: Path, draw: Draw) -> None:
         draw(document, picture)
         encoded = base64.b64encode(picture.read_bytes()).decode()
     title = escape(f"llmkit {document['command']}")
+    parts = dict.fromkeys(row["name"].partition("/")[0] for row in document["results"])
     body = [
         f"<h1>{title}</h1>",
         _facts(document["machine"]),
-        f'<img alt="The figures of the table" src="data:image/png;base64,{encoded}">',
-        _table(document["results"]),
+        f'<img alt="The figures of the tables" src="data:image/png;base64,{encoded}">',
+        *(_part(part, [row for row in document["results"] if row["name"].startswith(f"{part}/")]) for part in parts),
         *(f"<p>{escape(peer)}: {escape(_pairs(values))} (ours over theirs)</p>" for peer, values in _ratios(document)),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
@@ -57,27 +59,57 @@ def _ratios(document: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_cell(value)}" for name, value in values.items())
+    return ", ".join(f"{_words(name)} {_cell(name, value)}" for name, value in values.items())
 
 
-def _table(results: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each result: settings, then figures; lists are left to the JSON document."""
-    rows = [{"name": row["name"], **row["settings"], **row} for row in results]
-    columns = [
-        column
-        for column in dict.fromkeys(key for row in rows for key in row)
-        if any(isinstance(row.get(column), str | int | float) for row in rows)
+def _part(part: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """A part's settings, and its figures below one another, with a column for each result."""
+    shared = {
+        name: value
+        for name, value in results[0]["settings"].items()
+        if all(row["settings"].get(name) == value for row in results)
+    }
+    rows = [{**_without(row["settings"], shared), **_without(row, {"name", "settings"})} for row in results]
+    names = [
+        name
+        for name in dict.fromkeys(key for row in rows for key in row)
+        if any(isinstance(row.get(name), str | int | float) for row in rows)
     ]
-    head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
-    lines = ("".join(f"<td>{escape(_cell(row.get(column)))}</td>" for column in columns) for row in rows)
-    return f"<div class=wide><table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table></div>"
+    head = "".join(f"<th>{escape(row['name'].partition('/')[2])}</th>" for row in results)
+    lines = (
+        f"<tr><td>{escape(_words(name))}</td>"
+        + "".join(f"<td>{escape(_cell(name, row.get(name)))}</td>" for row in rows)
+        + "</tr>"
+        for name in names
+    )
+    return (
+        f"<h2>{escape(part)}</h2><p>{escape(_pairs(shared))}</p>"
+        f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
+    )
 
 
-def _cell(value: Any) -> str:
+def _without(values: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _words(name: str) -> str:
+    """A figure's name for people; units that the figure itself shows are left out."""
+    words = {"gemm_gflops": "product of matrices, GFLOP/s", "memory_gbps": "memory, GB/s"}
+    return words.get(name) or name.removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
+
+
+def _cell(name: str, value: Any) -> str:
+    """A figure with its unit, which its name tells; lists are left to the JSON document."""
     if value is None or isinstance(value, list | dict):
         return ""
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, float) and abs(value) < 1:
-        return f"{value:.3g}"
-    return format_number(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if name.endswith(("bytes", "bytes_per_second")):
+        return format_bytes(value) + ("/s" if name.endswith("second") else "")
+    if name.split("_")[-1] in ("share", "spread", "load"):
+        return f"{value:.1%}"
+    if (name.endswith("seconds") or "seconds_" in name) and "per_" not in name:
+        return format_time(value)
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1 else format_number(value)

@@ -45,6 +45,18 @@ def _tokenize(axes: "Axes", rows: Rows) -> None:
     axes.set_xlabel("rows per second")
 
 
+def _convert(axes: "Axes", rows: Rows) -> None:
+    _bars(axes, rows, "rows_per_second")
+    axes.set_xlabel("rows per second, of the whole command")
+
+
+def _checkpoint(axes: "Axes", rows: Rows) -> None:
+    _bars(axes, [{**row, "megabytes": row["peak_memory_bytes"] / 1e6} for row in rows], "megabytes")
+    (size,) = {row["settings"]["bytes"] for row in rows}
+    axes.axvline(size / 1e6, color=THEIRS, linestyle="--")
+    axes.set_xlabel("most megabytes held; the line is the checkpoint's size")
+
+
 def _packing(axes: "Axes", rows: Rows) -> None:
     _bars(axes, [{**row, "name": f"{row['name']} ({row['settings']['lengths']:,})"} for row in rows], "seconds")
     axes.set_xscale("log")
@@ -98,5 +110,7 @@ PANELS: dict[str, tuple[str, Callable[["Axes", Rows], None]]] = {
     "weights": ("New weights on running servers", _seconds),
     "train": ("Training steps", _train),
     "streaming": ("Memory while streaming", _streaming),
+    "checkpoint": ("Memory of conversions", _checkpoint),
+    "convert": ("JSON Lines to Parquet", _convert),
 }
 """For each part, the title of its panel and what fills it."""

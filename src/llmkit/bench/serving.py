@@ -2,8 +2,9 @@
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from llmkit.bench import machine
 from llmkit.bench.contenders import OURS, Contender, Wanted, contenders
 from llmkit.bench.goals import Goals
 from llmkit.bench.lengths import Traffic
+from llmkit.bench.limits import limits_of, read_weights, shares
 from llmkit.bench.load import Load, send_all
 from llmkit.bench.machine import ForeignLoad
 from llmkit.bench.results import Findings, Result, document, ratios
@@ -22,6 +24,9 @@ from llmkit.bench.sweep import saturation
 from llmkit.bench.timing import turns
 from llmkit.errors import PluginError
 from llmkit.terminal import stderr_console
+
+OfMachine = Callable[[Sequence[Run]], Mapping[str, float]]
+"""What of the machine some runs use."""
 
 
 @dataclass(frozen=True)
@@ -90,33 +95,39 @@ def measure(request: ServeBench) -> dict[str, Any]:
     if find_spec("aiohttp") is None:
         raise PluginError("llmkit bench serve needs aiohttp: pip install 'llmkit[serve]'")
     load = ForeignLoad()
-    limits = {"cores": len(machine.usable_cores())}
+    limits: dict[str, Any] = {"cores": len(machine.usable_cores())}
     findings = Findings()
     with tempfile.TemporaryDirectory(prefix="llmkit-bench-") as directory:
+        weights = read_weights(request.model)
+        if weights is not None:  # before servers start, of which some never rest
+            limits |= limits_of(weights.dtype, machine.usable_cores(), Path(directory))
+        of_machine = partial(shares, weights=weights, limits=limits)
         wanted = Wanted(request.url, request.serve_arguments, request.model, request.api_key, request.peers,
                         request.python, Path(directory))  # fmt: skip
         with contenders(wanted) as servers:
             for server in servers:
                 _send(request, server, Pace(concurrency=1), request.seed, request.num_warmups)
             for number, pace in enumerate(request.paces, start=1):
-                findings.add(_side_by_side(request, servers, pace, request.seed + 1000 * number))
+                findings.add(_side_by_side(request, servers, pace, request.seed + 1000 * number, of_machine))
             if request.sweep_from is not None:
                 for server in servers:
-                    findings.add(_sweep(request, server, request.sweep_from))
+                    findings.add(_sweep(request, server, request.sweep_from, of_machine))
     show(findings)
     share = load.share()
     tell_noise(share)
     return document("bench serve", {**limits, "foreign_load": share}, findings)
 
 
-def _side_by_side(request: ServeBench, servers: Sequence[Contender], pace: Pace, seed: int) -> Findings:
+def _side_by_side(
+    request: ServeBench, servers: Sequence[Contender], pace: Pace, seed: int, of_machine: OfMachine
+) -> Findings:
     """All contenders at one pace, in turn; a round sends everyone the same requests, and no two rounds the same."""
     stderr_console().print(f"Measuring {pace} ...")
     runs: dict[str, list[Run]] = {server.name: [] for server in servers}
     by_name = {server.name: server for server in servers}
     for name in turns(list(by_name), request.repeats):
         runs[name].append(_send(request, by_name[name], pace, seed + len(runs[name]), request.num_requests))
-    found = {name: figures(several, request.goals) for name, several in runs.items()}
+    found = {name: figures(several, request.goals) | of_machine(several) for name, several in runs.items()}
     results = [_result(request, by_name[name], pace, metrics) for name, metrics in found.items()]
     ours = servers[0].name
     compared = {
@@ -127,7 +138,7 @@ def _side_by_side(request: ServeBench, servers: Sequence[Contender], pace: Pace,
     return Findings(results, compared)
 
 
-def _sweep(request: ServeBench, server: Contender, first_rate: float) -> Findings:
+def _sweep(request: ServeBench, server: Contender, first_rate: float, of_machine: OfMachine) -> Findings:
     """Rates up to the highest that a server keeps up with."""
     found = Findings()
 
@@ -135,7 +146,7 @@ def _sweep(request: ServeBench, server: Contender, first_rate: float) -> Finding
         pace = Pace(rate=rate)
         stderr_console().print(f"Measuring {server.name} at {pace} ...", markup=False)
         run = _send(request, server, pace, request.seed + 100_000 + len(found.results), request.num_requests)
-        metrics = {**figures([run], request.goals), "keeping_up": keeping_up(run)}
+        metrics = {**figures([run], request.goals), **of_machine([run]), "keeping_up": keeping_up(run)}
         found.results.append(_result(request, server, pace, metrics))
         return metrics
 

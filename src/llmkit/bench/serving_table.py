@@ -13,6 +13,7 @@ from llmkit.terminal import stderr_console
 
 WAITS = {"first token": "time_to_first_token_seconds", "between tokens": "inter_token_latency_seconds"}
 FRONT = "front_cpu_seconds_per_1000_tokens"
+SHARES = {"of GEMM": "model_flops_share", "of memory": "weight_bandwidth_share"}
 SHADES = {"p50": "#2459c4", "p90": "#93b4f5", "p99": THEIRS}
 
 
@@ -23,8 +24,10 @@ def show(found: Findings) -> None:
     table = Table(box=None, pad_edge=False)
     has_goals = any("goodput_share" in one.metrics for one in found.results)
     has_front = any(FRONT in one.metrics for one in found.results)
+    shares = {heading: name for heading, name in SHARES.items() if any(name in one.metrics for one in found.results)}
     headings = ["", "tokens/s", "requests/s", *(["within goals"] if has_goals else [])]
     headings += ["front CPU per 1,000 tokens"] if has_front else []
+    headings += list(shares)
     headings += [f"{wait} p50 / p99" for wait in WAITS]
     for heading in [*headings, "failed"]:
         table.add_column(heading, justify="right" if heading else "left")
@@ -36,6 +39,7 @@ def show(found: Findings) -> None:
             format_number(round(one.metrics["requests_per_second"], 2)),
             *([f"{one.metrics['goodput_share']:.0%}"] if has_goals else []),
             *([_time(one.metrics.get(FRONT))] if has_front else []),
+            *(f"{one.metrics[name]:.0%}" for name in shares.values()),
             *(
                 " / ".join(_time(one.metrics[f"{metric}_{part}"]) for part in ("p50", "p99"))
                 for metric in WAITS.values()

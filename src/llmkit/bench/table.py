@@ -15,6 +15,10 @@ def format_time(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds:.2f} s"
 
 
+def _yes_no(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
 COLUMNS: dict[str, dict[str, tuple[str, Format]]] = {
     "tokenize": {
         "rows/s": ("rows_per_second", format_number),
@@ -58,7 +62,23 @@ COLUMNS: dict[str, dict[str, tuple[str, Format]]] = {
         "peak": ("peak_memory_bytes", format_bytes),
         "first quarter": ("first_quarter_memory_bytes", format_bytes),
         "last quarter": ("last_quarter_memory_bytes", format_bytes),
-        "flat": ("flat", lambda flat: "yes" if flat else "no"),
+        "flat": ("flat", _yes_no),
+    },
+    "checkpoint": {
+        "time": ("seconds", format_time),
+        "CPU time": ("cpu_seconds", format_time),
+        "bytes/s": ("bytes_per_second", format_bytes),
+        "of memory's speed": ("memory_bandwidth_share", "{:.0%}".format),
+        "±": ("spread", "{:.0%}".format),
+        "peak memory": ("peak_memory_bytes", format_bytes),
+    },
+    "convert": {
+        "rows/s": ("rows_per_second", format_number),
+        "by CPU time": ("rows_per_cpu_second", format_number),
+        "±": ("spread", "{:.0%}".format),
+        "peak": ("peak_memory_bytes", format_bytes),
+        "of a quarter": ("quarter_peak_memory_bytes", format_bytes),
+        "flat": ("flat", _yes_no),
     },
 }
 """For each part, what its columns show and how."""

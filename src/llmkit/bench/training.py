@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from llmkit.bench import training_material
+from llmkit.bench.limits import limits_of
 from llmkit.bench.machine import ForeignLoad
 from llmkit.bench.results import Findings
 from llmkit.bench.setup import Setup, open_setup
@@ -59,11 +60,14 @@ def measure(request: TrainBench) -> dict[str, Any]:
     """
     check_device(request.device)
     found = Findings()
+    limits: dict[str, dict[str, float]] = {}
     with open_setup(request.threads, request.repeats, request.trl_python) as setup:
         training_material.write_plugins(setup.directory)
         for case in (CASES[name] for name in request.cases):
             stderr_console().print(f"Measuring {case.name} ...")
-            one = measure_case(case, request, setup)
+            if case.dtype not in limits and request.device == "cpu":
+                limits[case.dtype] = limits_of(case.dtype, setup.cores, setup.directory)
+            one = measure_case(case, request, setup, limits.get(case.dtype))
             show_part("train", one)
             found.add(one)
         return setup.document("bench train", found)
@@ -81,8 +85,14 @@ def check_device(device: str) -> None:
             raise ConfigError("--device cuda: PyTorch finds no GPU here; use --device cpu")
 
 
-def measure_case(case: Case, request: TrainBench, setup: Setup) -> Findings:
+def measure_case(case: Case, request: TrainBench, setup: Setup, limits: Mapping[str, float] | None = None) -> Findings:
     """Let all contenders train in turn, a few steps at a time, each in a process of its own.
+
+    Args:
+        case: what they train.
+        request: how often and how long.
+        setup: where.
+        limits: what the machine can do at most in the case's type; None where that was not measured.
 
     Raises:
         BenchError: a contender failed, or its losses are not those of the others.
@@ -104,8 +114,9 @@ def measure_case(case: Case, request: TrainBench, setup: Setup) -> Findings:
         "rows_per_step": case.rows_per_step,
         "steps": request.steps * request.repeats,
         "threads": request.threads,
+        "dtype": case.dtype,
+        **(limits or {}),
     }
-    limits = setup.limits if request.device == "cpu" else {}
     return findings(case, runs, about, load.share(), limits)
 
 

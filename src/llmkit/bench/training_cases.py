@@ -57,6 +57,11 @@ class Case:
     scripted: bool = False
     tolerance: float | None = 0.05
 
+    @property
+    def dtype(self) -> str:
+        """What is computed in."""
+        return self.ours.get("device.compute_dtype", "float32")
+
 
 BF16 = {"device.compute_dtype": "bfloat16"}
 FREE = {"padding_free": True}

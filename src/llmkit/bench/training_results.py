@@ -142,7 +142,7 @@ def shares_of_limits(
         case: that was measured.
         found: the contender's figures.
         num_parameters: of its model.
-        limits: GFLOP/s of a product of matrices, and GB/s of memory.
+        limits: `gemm_gflops` of a product of matrices in the case's type, and `memory_gbps`, with as many threads.
     """
     per_token = 6 * num_parameters + 12 * case.shape.layers * case.shape.hidden * (case.prompt + case.answer) / 2
     seconds = found.get("training_seconds", found["seconds"])
