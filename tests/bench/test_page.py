@@ -30,7 +30,7 @@ def test_figures_stand_below_one_another_with_their_units(tmp_path: Path):
         "<td>flat</td><td>yes</td><td></td>",
         "<td>time to first token seconds p50</td><td></td><td>0.50 s</td>",
         "<td>tokens per second</td><td></td><td>1,234",
-        "&lt;b&gt;: convert rows per second 1.5 (ours over theirs)",
+        "&lt;b&gt;: convert rows per second 1.5x (ours over theirs)",
     ):
         assert words in page
     assert "losses" not in page

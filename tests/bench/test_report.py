@@ -36,7 +36,9 @@ def test_figures_have_ratios_and_the_spread_of_both(tmp_path: Path, capsys: pyte
     assert rows["tokens_per_second"]["ratio"] == 1.5
     assert rows["tokens_per_second"]["spread"] == pytest.approx(1.5 * 0.06)
     assert (rows["tokens_per_second"]["verdict"], rows["seconds"]["verdict"]) == ("better", "")
-    assert page.read_text().startswith("<!doctype html>")
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    assert "<th>first</th><th>second</th><th>second / first</th>" in text
     assert report(other, one, "--json") == 0
     rows = {row["settings"]["metric"]: row for row in json.loads(capsys.readouterr().out)["results"]}
     assert rows["tokens_per_second"]["verdict"] == "worse"

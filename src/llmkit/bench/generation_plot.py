@@ -21,7 +21,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     metric, label = METRICS[document["command"].removeprefix("bench ")]
     rows = [row for row in document["results"] if "concurrency" in row["settings"]]
     models = list(dict.fromkeys(row["settings"]["model"] for row in rows))
-    figure = make_figure(4.2 * len(models), 3.4)
+    figure = make_figure(4.6 * len(models), 3.4)
     for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
         for name in dict.fromkeys(row["name"] for row in rows):
             points = [
@@ -30,7 +30,11 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
                 if row["name"] == name and row["settings"]["model"] == model
             ]
             axes.plot(*zip(*points, strict=True), marker="o", label=name.partition("/")[2])
-        axes.set(title=Path(model).name, xlabel="requests at once", ylabel=label, xscale="log", yscale="log")
+        axes.set(title=Path(model).name, xlabel="requests at once", ylabel=label, xscale="log")
+        axes.set_ylim(0, 1.1 * max(row[metric] for row in rows if row["settings"]["model"] == model))
+        counts = sorted({row["settings"]["concurrency"] for row in rows})
+        axes.set_xticks(counts, [str(count) for count in counts], minor=False)
+        axes.set_xticks([], minor=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     save_figure(figure, path)

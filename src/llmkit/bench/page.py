@@ -44,7 +44,7 @@ def write_page(document: dict[str, Any], path: Path, draw: Draw) -> None:
         _facts(document["machine"]),
         f'<img alt="The figures of the tables" src="data:image/png;base64,{encoded}">',
         *(_part(part, [row for row in document["results"] if row["name"].startswith(f"{part}/")]) for part in parts),
-        *(f"<p>{escape(peer)}: {escape(_pairs(values))} (ours over theirs)</p>" for peer, values in _ratios(document)),
+        *(f"<p>{escape(peer)}: {escape(_times(values))} (ours over theirs)</p>" for peer, values in _ratios(document)),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
     write_text(path, f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(body)}")
@@ -62,12 +62,18 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{_words(name)} {_cell(name, value)}" for name, value in values.items())
 
 
+def _times(ratios: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {format_number(ratio)}x" for name, ratio in ratios.items())
+
+
 def _part(part: str, results: Sequence[Mapping[str, Any]]) -> str:
     """A part's settings, and its figures below one another, with a column for each result."""
+    if "metric" in results[0]["settings"]:
+        return _comparison(results)
     shared = {
         name: value
         for name, value in results[0]["settings"].items()
-        if all(row["settings"].get(name) == value for row in results)
+        if value is not None and all(row["settings"].get(name) == value for row in results)
     }
     rows = [{**_without(row["settings"], shared), **_without(row, {"name", "settings"})} for row in results]
     names = [
@@ -88,13 +94,26 @@ def _part(part: str, results: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _comparison(results: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each figure that two runs have in common."""
+    head = "".join(f"<th>{title}</th>" for title in ("", "figure", "first", "second", "second / first", ""))
+    lines = []
+    for row in results:
+        metric = row["settings"]["metric"]
+        spread = f" ± {row['spread']:.2f}" if row["spread"] else ""
+        cells = [row["name"].partition("/")[2], _words(metric)]
+        cells += [_cell(metric, row["first"]), _cell(metric, row["second"]), f"{row['ratio']:.2f}{spread}"]
+        lines.append("".join(f"<td>{escape(cell)}</td>" for cell in [*cells, row["verdict"]]))
+    return f"<div class=wide><table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table></div>"
+
+
 def _without(values: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in names}
 
 
 def _words(name: str) -> str:
     """A figure's name for people; units that the figure itself shows are left out."""
-    words = {"gemm_gflops": "product of matrices, GFLOP/s", "memory_gbps": "memory, GB/s"}
+    words = {"gemm_gflops": "product of matrices, GFLOP/s", "memory_gbps": "memory, GB/s", "num_bytes": "bytes"}
     return words.get(name) or name.removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
 
 

@@ -90,7 +90,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     figure = make_figure(height=max(2.6, 0.8 + 0.25 * len(rows)))
     axes = figure.subplots()
     colors = {"better": "#15803d", "worse": "#c2410c", "": "#9ca3af"}
-    names = [f"{row['name'].partition('/')[2]} {row['settings']['metric']}" for row in rows]
+    names = [f"{row['name'].partition('/')[2]} {row['settings']['metric'].replace('_', ' ')}" for row in rows]
     axes.barh(range(len(rows)), [row["ratio"] for row in rows], xerr=[row["spread"] or 0.0 for row in rows],
               color=[colors[row["verdict"]] for row in rows])  # fmt: skip
     axes.set_yticks(range(len(rows)), names, fontsize=7)

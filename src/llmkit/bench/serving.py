@@ -127,7 +127,7 @@ def _side_by_side(
     by_name = {server.name: server for server in servers}
     for name in turns(list(by_name), request.repeats):
         runs[name].append(_send(request, by_name[name], pace, seed + len(runs[name]), request.num_requests))
-    found = {name: figures(several, request.goals) | of_machine(several) for name, several in runs.items()}
+    found = {name: {**figures(several, request.goals), **of_machine(several)} for name, several in runs.items()}
     results = [_result(request, by_name[name], pace, metrics) for name, metrics in found.items()]
     ours = servers[0].name
     compared = {

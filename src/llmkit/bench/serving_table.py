@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmkit.bench.plot import THEIRS
+from llmkit.bench.contenders import OURS as CONTENDER
+from llmkit.bench.plot import OURS, THEIRS
 from llmkit.bench.results import Findings
 from llmkit.bench.table import compare_lines, format_time
 from llmkit.figures import make_figure, save_figure
@@ -74,10 +75,11 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
         TrainingError: the file cannot be written.
     """
     rows = [row for row in document["results"] if row["name"].startswith("serve/")]
-    names = [row["name"].partition("/")[2] for row in rows]
+    names = [_label(row) for row in rows]
     figure = make_figure(height=max(6, 1.2 + 0.9 * len(rows)))
     top, *others = figure.subplots(1 + len(WAITS), squeeze=False)[:, 0]
-    top.barh(names, [row["tokens_per_second"] for row in rows], color=SHADES["p50"])
+    colors = [OURS if row["settings"]["contender"] == CONTENDER else THEIRS for row in rows]
+    top.barh(names, [row["tokens_per_second"] for row in rows], color=colors)
     top.set_xlabel("output tokens per second")
     for axes, (wait, metric) in zip(others, WAITS.items(), strict=True):
         for place, (percent, color) in enumerate(SHADES.items()):
@@ -91,3 +93,9 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """Contender and pace; the names of llmkit's own results leave the contender out."""
+    name, contender = row["name"].partition("/")[2], row["settings"]["contender"]
+    return name if name.startswith(contender) else f"{contender} {name}"
