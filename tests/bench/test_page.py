@@ -1,6 +1,7 @@
 """The page of a benchmark: every figure with its unit."""
 
 from pathlib import Path
+from typing import Any
 
 from llmkit.bench.page import write_page
 
@@ -18,8 +19,12 @@ DOCUMENT = {
 }
 
 
+def draw(document: dict[str, Any], path: Path) -> None:
+    path.write_bytes(b"picture")
+
+
 def test_figures_stand_below_one_another_with_their_units(tmp_path: Path):
-    write_page(DOCUMENT, tmp_path / "page.html", lambda document, path: path.write_bytes(b"picture"))
+    write_page(DOCUMENT, tmp_path / "page.html", draw)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     for words in (
         "cores 2, product of matrices, GFLOP/s 99.07, memory, GB/s 23.3, foreign load 49.7%",

@@ -147,7 +147,7 @@ def _objects(raw: bytes) -> int:
 def _is_exact(array: "Array") -> bool:
     """Whether no number in it can have been a whole one that a float rounds."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+    from pyarrow.compute import call_function
 
     if isinstance(array, pa.StructArray):
         return all(_is_exact(child) for child in array.flatten())
@@ -155,5 +155,5 @@ def _is_exact(array: "Array") -> bool:
         return _is_exact(array.flatten())
     if not pa.types.is_floating(array.type):
         return True
-    largest = pc.max(pc.abs(array)).as_py()
+    largest = call_function("max", [call_function("abs", [array])]).as_py()
     return largest is None or not largest >= LARGEST_EXACT
