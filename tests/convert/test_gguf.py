@@ -245,7 +245,7 @@ def test_what_has_no_place_in_the_format_is_refused(tmp_path: Path, capsys: pyte
     assert "does not know llama.cpp's name for how this tokenizer cuts text (Split, ByteLevel" in refused(model)
     config_file = model / "config.json"
     config_file.write_text(config_file.read_text().replace('"intermediate_size": 256', '"intermediate_size": 240'))
-    assert "and config.json's model has [240, 256]" in refused(model)
+    assert "and config.json's model has [256, 240]" in refused(model)
     assert "needs a model directory" in refused(model / "model.safetensors")
     dynamic = make(tmp_path / "dynamic", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
     assert "rotary positions of type 'dynamic'" in refused(dynamic)
