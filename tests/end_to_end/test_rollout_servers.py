@@ -24,7 +24,7 @@ def rollout(request: pytest.FixtureRequest) -> list[object]:
     """A command line that draws three completions of each of twelve problems, into `out`."""
     engine = engine_here(request.param)
     problems = ["--set", f"dataset={{name: arithmetic, size: {ROWS}, max_steps: 1}}", "--reward", "gsm8k"]
-    sizes = ["--group-size", GROUP, "--max-new-tokens", LENGTH, "--set", "data.max_length=320", "--threads", 1]
+    sizes = ["--group-size", GROUP, "--max-new-tokens", LENGTH, "--set", "data.max_length=320"]
     model = ["--model", "builtin:tiny-untrained", "--engine", engine, *QUICK[engine]]
     return ["rollout", *model, *problems, *sizes, "--output-dir", "out"]
 
