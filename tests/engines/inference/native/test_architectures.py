@@ -19,7 +19,7 @@ def generated(model: Any, prompt: list[int]) -> list[int]:
     """What transformers makes of a prompt."""
     implementation, model.config._attn_implementation = model.config._attn_implementation, "eager"
     try:
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=model.device)
         found = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from llmkit.engines.inference.native.generating import generating
 from llmkit.engines.inference.native.paged_attention import LayerCache, LayerShape, PagedLayout
 from llmkit.engines.inference.native.rounded_weights import RoundedWeights
 from llmkit.engines.inference.native.runner import BLOCK_SIZE, Step
+from llmkit.engines.inference.transfers import to_device
 from llmkit.errors import EngineError
 from llmkit.models.packed import ATTENTION, AttentionPlan
 from llmkit.models.policy import Policy
@@ -89,11 +91,10 @@ class PackedRunner:
     @torch.inference_mode()
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks."""
-        before = torch.tensor(sources, device=self._policy.device)
-        after = torch.tensor(targets, device=self._policy.device)
+        before, after = to_device(np.array([sources, targets]), self._policy.device)
         for cache in self._caches:
-            cache.keys[after] = cache.keys[before]
-            cache.values[after] = cache.values[before]
+            for states in (cache.keys, cache.values):
+                states.index_copy_(0, after, states.index_select(0, before))
 
     def weights_changed(self) -> None:
         """Under autocast, round the matrices anew."""

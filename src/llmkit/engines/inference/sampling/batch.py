@@ -111,6 +111,23 @@ def _draw(logits: Tensor, states: Sequence[SamplerState], *, sorts: bool = False
     scored: list[Scored] = []
     if edited or any(state.wants_scores or state.truncates for state in states):
         scored = token_scores(logits, model_logprobs, logprobs, tokens, states)
+    drawn, again = _read(logits, states, tokens, chosen, unresolved, scored)
+    if again:
+        drawn.replace(again, _draw(pick(logits, again), [states[row] for row in again], sorts=True))
+    return drawn
+
+
+def _read(
+    logits: Tensor, states: Sequence[SamplerState], tokens: Tensor, chosen: Tensor, unresolved: Tensor | None,
+    scored: Sequence[Scored],
+) -> tuple[Drawn, list[int]]:  # fmt: skip
+    """What was drawn, in one transfer, and the rows that have to be sorted for it.
+
+    Args:
+        tokens: [B] drawn, and `chosen` [B] their log-probabilities.
+        unresolved: [B] True for rows that have to be sorted; None where none has to.
+        scored: what is to be reported; empty where that is `chosen`.
+    """
     there = [tokens, chosen, *([] if unresolved is None else [unresolved])]
     found = iter(to_host([*there, *(tensor for part in scored for tensor in part.tensors)]))
     token_ids: list[int] = next(found).astype(np.int64).tolist()
@@ -127,10 +144,7 @@ def _draw(logits: Tensor, states: Sequence[SamplerState], *, sorts: bool = False
     failures = {row: failure_of(logits[row], states[row]) for row in failed}
     for row in failed:
         token_ids[row], scores[row] = -1, NO_SCORES
-    drawn = Drawn(token_ids, scores, failures)
-    if again:
-        drawn.replace(again, _draw(pick(logits, again), [states[row] for row in again], sorts=True))
-    return drawn
+    return Drawn(token_ids, scores, failures), again
 
 
 def _likeliest_only(logits: Tensor, states: Sequence[SamplerState]) -> Drawn:
