@@ -213,7 +213,7 @@ def synchronising(model: Any) -> None:
     ("record", "spoil", "reason"),
     [
         (refuse, lambda model: None, "operation not permitted when stream is capturing"),
-        (Recorder(), synchronising, "its forward pass waits for the GPU (__bool__)"),
+        (Recorder(), synchronising, "its forward pass waits for the GPU (__bool__, _local_scalar_dense)"),
     ],
 )
 def test_what_cannot_be_recorded_runs_without_and_says_so(
@@ -249,9 +249,8 @@ def engine_over(runner: CudaRunner, num_blocks: int) -> NativeEngine:
     return NativeEngine(chosen, SamplingContext(199, (2,)), context_length=256)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2, window and softcap"])
-def test_tokens_of_a_busy_engine_are_those_without_kernels(name: str):
-    model = make_model(PACKED[name])
+def test_tokens_of_a_busy_engine_are_those_without_kernels():
+    model = make_model(PACKED["gemma2, window and softcap"])
     recorder = Recorder()
     asked = prompts(*LENGTHS)
     asked.append(asked[3])
