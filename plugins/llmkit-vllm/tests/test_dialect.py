@@ -89,7 +89,7 @@ def test_a_stream_is_asked_for_only_where_it_can_have_what_is_wanted():
 
 def test_many_streams_come_in_larger_pieces():
     link = RecordingLink()
-    for num_streams, together in ((0, 1), (16, 2), (64, 5), (1000, 8)):
+    for num_streams, together in ((0, 1), (7, 1), (15, 2), (32, 5), (1000, 8)):
         link.num_streams = num_streams
         assert ask(GenerationRequest([5], SamplingParams()), link, whole=False)[1]["stream_interval"] == together
 

@@ -23,7 +23,7 @@ from llmkit.types import Structure
 
 LEAST_TEMPERATURE = 0.01
 """Below it, and above 0, vLLM draws with this one instead."""
-STREAMS_PER_TOKEN, MOST_TOGETHER = 16, 8
+STREAMS_PER_TOKEN, MOST_TOGETHER = 8, 8
 """With so many streams open, an event holds one token more, up to a most: events cost the server more than tokens do.
 The first token of a completion comes at once all the same."""
 MOST_BIAS = 100.0

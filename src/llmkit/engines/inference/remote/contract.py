@@ -67,7 +67,7 @@ class Link(Protocol):
 
     @property
     def num_streams(self) -> int:
-        """Streams of events that are open: with many, each may come in larger pieces."""
+        """Streams of events that are open or asked for: with many, each may come in larger pieces."""
         ...
 
     async def call(

@@ -59,6 +59,7 @@ class HttpLink:
         self._deadlines = client.deadlines
         self._waits = Waits()
         self._streams: set[Pieces] = set()
+        self._num_asked = 0
         self._headers = {"content-type": "application/json"}
         if server.api_key is not None:
             self._headers["authorization"] = f"Bearer {server.api_key}"
@@ -70,8 +71,8 @@ class HttpLink:
 
     @property
     def num_streams(self) -> int:
-        """Streams of events that are open."""
-        return len(self._streams)
+        """Streams of events that are open, or asked for."""
+        return len(self._streams) + self._num_asked
 
     async def call(
         self,
@@ -101,8 +102,12 @@ class HttpLink:
         """See `Link.events`."""
         reader = EventReader()
         idle_seconds = self._deadlines.idle_seconds
-        async with self._within(idle_seconds, phase):
-            response = await self._ask("POST", path, body, None, phase)
+        self._num_asked += 1
+        try:
+            async with self._within(idle_seconds, phase):
+                response = await self._ask("POST", path, body, None, phase)
+        finally:
+            self._num_asked -= 1
         pieces = Pieces(response, idle_seconds, lambda message: self._error(phase, message))
         self._streams.add(pieces)
         try:
