@@ -88,12 +88,6 @@ class Gradients:
         """What this process has gathered so far."""
         return [local(parameter.grad) for parameter in self._parameters if parameter.grad is not None]
 
-    def make_dense(self) -> None:
-        """Give whole gradients to those that got rows alone: an embedding where nothing came from the head."""
-        for parameter in self._parameters:
-            if parameter.grad is not None and parameter.grad.is_sparse:
-                parameter.grad = parameter.grad.to_dense()
-
     def complete(self) -> None:
         """Add up what the processes have gathered, and give each part its own; all of them take part."""
         for part, whole in self._pairs():

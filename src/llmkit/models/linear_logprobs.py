@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from llmkit.models.chunked_head import ChunkedHead
 from llmkit.models.scoring import PLAIN, Scoring, TokenLogprobs
+from llmkit.models.tied_embedding import meeting_of
 
 KEPT_BYTES = 256 << 20
 """Memory that logits may take until the backward pass, which computes the rest of them again."""
@@ -77,7 +78,7 @@ class _LinearLogprobs(torch.autograd.Function):
         loss_scales: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         ctx.set_materialize_grads(False)
-        ctx.scoring = scoring
+        ctx.scoring, ctx.meeting = scoring, meeting_of(weight)
         by_hidden, by_weight, by_bias = ctx.needs_input_grad[:3]
         trains, head_trains = by_hidden or by_weight or by_bias, by_weight or by_bias
         plain = entropy != "gradient" and not mean_logprobs
@@ -123,7 +124,7 @@ class _LinearLogprobs(torch.autograd.Function):
             if ctx.sums is not None and factor is not None:
                 # Autograd may keep what it is given: a second pass over a retained graph computes its own.
                 early, ctx.sums = ctx.sums, None
-                return by_hidden, *early.times(factor, weight, bias), *NO_GRADIENTS
+                return by_hidden, *_left(ctx, early.times(factor, weight, bias)), *NO_GRADIENTS
         by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         sums = _Sums.like(weight, bias, *ctx.needs_input_grad[1:3])
         head = ChunkedHead(weight, bias, hidden, ctx.scoring)
@@ -143,7 +144,14 @@ class _LinearLogprobs(torch.autograd.Function):
             if by_hidden is not None:
                 torch.mm(gradient, head.weight, out=by_hidden[rows])
             sums.add(gradient, hidden[rows], None)
-        return by_hidden, *sums.times(1.0, weight, bias), *NO_GRADIENTS
+        return by_hidden, *_left(ctx, sums.times(1.0, weight, bias)), *NO_GRADIENTS
+
+
+def _left(ctx: Any, gradients: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients by weight and bias; the embedding that shares the weight may find the first one."""
+    if ctx.meeting is not None:
+        ctx.meeting.leave(gradients[0])
+    return gradients
 
 
 @dataclass

@@ -92,7 +92,6 @@ class TorchEngine:
         self._micro_batches.note_loss(loss, sources)
         with during("backward", f"the backward pass of a micro-batch of {len(sources):,} sequences"):
             loss.backward()
-            self._gradients.make_dense()
 
     def step(self) -> dict[str, float]:
         """One optimizer step; the gradients are cleared."""
