@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from llmkit import plugins
@@ -27,9 +28,9 @@ class Part:
     config: Any
     weight: float = 1.0
 
-    @property
+    @cached_property
     def front(self) -> Any:
-        """The plugin's front."""
+        """The plugin's front, looked up once: every rollout asks it."""
         return plugins.load("rewards", self.plugin)
 
     @property
