@@ -255,5 +255,5 @@ def test_without_a_compiler_it_is_told_once(monkeypatch: pytest.MonkeyPatch, cap
     finally:
         library.library.cache_clear()
     said = capsys.readouterr().err
-    assert said.startswith("training on this CPU is slower than it could be: there is no C++ compiler")
+    assert said.startswith("this CPU computes more slowly than it could: there is no C++ compiler")
     assert said.count("\n") == 1

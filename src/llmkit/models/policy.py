@@ -14,7 +14,7 @@ from llmkit.distributed.place import find_place
 from llmkit.distributed.sharding import Passes, divide
 from llmkit.distributed.world import World
 from llmkit.errors import ConfigError
-from llmkit.models import shorter, tied_embedding
+from llmkit.models import norms, shorter, tied_embedding
 from llmkit.models.head import base_of, output_head
 from llmkit.models.loading import load_model
 from llmkit.models.logprobs import token_logprobs
@@ -55,7 +55,7 @@ class Policy:
     offloads_activations: bool = False
 
     def __post_init__(self) -> None:
-        shorter.prepare(self.model)
+        norms.prepare(self.model)
 
     @property
     def context_length(self) -> int:
@@ -85,6 +85,7 @@ class Policy:
         loss_scales: Tensor | None = None,
     ) -> TokenLogprobs:
         """Log-probabilities of the supervised tokens, nats, and what else is asked for; see `token_logprobs`."""
+        self._shorten(self.model)
 
         def run(model: nn.Module) -> TokenLogprobs:
             return token_logprobs(
@@ -109,7 +110,7 @@ class Policy:
             return token_logprobs(model, batch, temperature=temperature)
 
         if self.reference is not None:
-            shorter.prepare(self.reference)
+            self._shorten(self.reference)
             with self.autocast():
                 return _through(self.reference_passes, self.reference, run).logprobs
         with self.model.disable_adapter(), self.autocast():
@@ -126,14 +127,22 @@ class Policy:
                 "parallel.strategy=fsdp needs a model whose sequences can be packed, and this model, or its adapter, "
                 "takes them one at a time; use parallel.strategy=ddp"
             )
+        shorter.prepare(self.model)
         tied_embedding.undo(self.model)
         # The head is looked at while the weights are still whole.
         output_head(self.model)
         self.passes, self.summed = divide(self.model, base_of(self.model), config, world, self.compute_dtype)
         if self.reference is not None:
+            shorter.prepare(self.reference)
+            tied_embedding.undo(self.reference)
             output_head(self.reference)
             reference: nn.Module = self.reference
             self.reference_passes, _ = divide(reference, base_of(reference), config, world, self.compute_dtype)
+
+    def _shorten(self, model: nn.Module) -> None:
+        """A model that only samples, from compiled code of its own, is left as it is; a divided one is prepared."""
+        if self.passes is None:
+            shorter.prepare(model)
 
     def recompute_activations(self) -> None:
         """Recompute activations in the backward pass instead of keeping them.

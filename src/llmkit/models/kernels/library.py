@@ -28,7 +28,7 @@ def library() -> ctypes.CDLL | None:
     try:
         loaded = load_compiled("training", SOURCE, FLAGS)
     except CompileError as error:
-        note(f"training on this CPU is slower than it could be: {error}")
+        note(f"this CPU computes more slowly than it could: {error}")
         return None
     # Threads of its own would fight with PyTorch's for the cores. Its OpenMP library is there for everyone.
     fork = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
