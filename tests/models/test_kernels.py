@@ -1,5 +1,6 @@
 """The compiled loops against PyTorch's own operations, and what stands in for them where they cannot be compiled."""
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -244,6 +245,19 @@ def test_a_window_and_a_scale_of_the_layers_own_are_kept():
     assert "forward" in vars(model.model.layers[1].self_attn)
     for one, other in zip(outcome(model, batch(False), False), before, strict=True):
         assert (one - other).norm() <= 5e-6 * other.norm()
+
+
+def test_without_threads_to_share_everything_goes_pytorchs_own_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    library.library.cache_clear()
+    load = ctypes.CDLL
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object() if name is None else load(name))
+    try:
+        assert not library.takes(torch.ones(1))
+    finally:
+        library.library.cache_clear()
+    assert "no OpenMP library that compiled loops can share" in capsys.readouterr().err
 
 
 def test_without_a_compiler_it_is_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

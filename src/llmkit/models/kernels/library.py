@@ -27,13 +27,25 @@ def library() -> ctypes.CDLL | None:
     """The loops; None where they cannot be compiled, which is told once."""
     try:
         loaded = load_compiled("training", SOURCE, FLAGS)
+        # Threads of its own would fight with PyTorch's for the cores.
+        loaded.use_threads_of(ctypes.cast(_fork(), ctypes.c_void_p))
     except CompileError as error:
         note(f"this CPU computes more slowly than it could: {error}")
         return None
-    # Threads of its own would fight with PyTorch's for the cores. Its OpenMP library is there for everyone.
-    fork = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-    loaded.use_threads_of(ctypes.cast(fork, ctypes.c_void_p) if fork is not None else None)
     return loaded
+
+
+def _fork() -> Any:
+    """What starts work on PyTorch's threads.
+
+    Raises:
+        CompileError: nobody but PyTorch can.
+    """
+    # PyTorch loads its OpenMP library for everyone.
+    fork = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    if fork is None:
+        raise CompileError("this build of PyTorch has no OpenMP library that compiled loops can share")
+    return fork
 
 
 def takes(*tensors: Tensor) -> bool:

@@ -3,7 +3,7 @@
 #include <atomic>
 #include <cstdint>
 
-// `GOMP_parallel` of the OpenMP library that PyTorch has loaded; null where there is none, and then one thread works.
+// `GOMP_parallel` of the OpenMP library that PyTorch has loaded.
 using Fork = void (*)(void (*)(void*), void*, unsigned, unsigned);
 inline Fork fork_threads = nullptr;
 
@@ -23,7 +23,7 @@ struct Pieces {
 template <class Work>
 void share(int threads, int64_t count, Work work) {
     Pieces<Work> pieces{.count = count, .work = work};
-    if (threads > 1 && count > 1 && fork_threads)
+    if (threads > 1 && count > 1)
         fork_threads(Pieces<Work>::claim, &pieces, unsigned(threads), 0);
     else
         Pieces<Work>::claim(&pieces);
