@@ -41,7 +41,7 @@ def meeting_of(weight: Tensor) -> Meeting | None:
 
 def prepare(model: nn.Module) -> None:
     """Let a step's few rows of a large tied embedding be added to the gradient that the head gives for all of it."""
-    embedding = _tied(model)
+    embedding: Any = _tied(model)
     if embedding is not None and embedding.weight.device.type == "cpu" and embedding.weight.nbytes >= LARGE_BYTES:
         embedding.forward = MethodType(_forward, embedding)
 
