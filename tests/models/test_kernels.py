@@ -271,3 +271,34 @@ def test_without_a_compiler_it_is_told_once(monkeypatch: pytest.MonkeyPatch, cap
     said = capsys.readouterr().err
     assert said.startswith("this CPU computes more slowly than it could: there is no C++ compiler")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_last_layer_goes_on_with_what_is_predicted_from_alone(name: str):
+    model, given = make_model(name), batch(True)
+    before = outcome(model, given, False)
+    shorter.prepare(model)
+    seen: list[int] = []
+    for number in (0, 1):
+        layer: Any = model.get_submodule(f"model.layers.{number}.mlp")
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    after = outcome(model, given, False)
+    assert seen == [len(given.token_ids), int((given.loss_weights != 0).sum())]
+    for one, other in zip(after, before, strict=True):
+        assert (one - other).norm() <= 5e-6 * other.norm()
+
+
+def test_a_last_layer_that_hands_nothing_on_goes_its_own_way():
+    model = make_model("llama")
+    backbone: Any = model.get_submodule("model")
+
+    class Closed(type(backbone)):
+        def forward(self, *args: Any, kept: Any = None, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)
+
+    backbone.__class__ = Closed
+    before = outcome(model, batch(False), False)
+    shorter.prepare(model)
+    assert "forward" not in vars(backbone.layers[-1])
+    for one, other in zip(outcome(model, batch(False), False), before, strict=True):
+        assert (one - other).norm() <= 5e-6 * other.norm()

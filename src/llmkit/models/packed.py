@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers, as configurations name them, that can be told where sequences end."""
 
 _carrying: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+keeping: WeakSet[nn.Module] = WeakSet()
+"""Backbones that give the hidden states of the tokens `kept` alone."""
 
 
 def supports_packing(model: nn.Module) -> bool:
@@ -52,7 +54,7 @@ def packed_logits(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
     Returns: [N, V] in the model's compute type.
     """
     if supports_packing(model):
-        return model(**_packed_inputs(batch), logits_to_keep=positions).logits[0]
+        return model(**packed_inputs(batch), logits_to_keep=positions).logits[0]
     return _one_by_one(batch, positions, lambda token_ids: model(input_ids=token_ids, use_cache=False).logits)
 
 
@@ -63,7 +65,9 @@ def packed_hidden(model: nn.Module, backbone: nn.Module, batch: Batch, positions
         model: what `backbone` is a part of.
     """
     if supports_packing(model):
-        return backbone(**_packed_inputs(batch)).last_hidden_state[0].index_select(0, positions)
+        if backbone in keeping:
+            return backbone(**packed_inputs(batch), kept=positions).last_hidden_state[0]
+        return backbone(**packed_inputs(batch)).last_hidden_state[0].index_select(0, positions)
     return _one_by_one(batch, positions, lambda ids: backbone(input_ids=ids, use_cache=False).last_hidden_state)
 
 
@@ -83,7 +87,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     )
 
 
-def _packed_inputs(batch: Batch) -> dict[str, Any]:
+def packed_inputs(batch: Batch) -> dict[str, Any]:
+    """What a model of transformers takes for a packed batch."""
     device = batch.token_ids.device
     return {
         "input_ids": batch.token_ids[None],

@@ -35,6 +35,7 @@ def _forward(
     past_key_values: Any = None,
     *,
     settings: Mapping[str, Any],
+    only: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     if past_key_values is not None:
@@ -52,7 +53,8 @@ def _forward(
     value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
     dropout = self.attention_dropout if self.training else 0.0
     output, weights = packed_attention(self, query, key, value, attention_mask, dropout=dropout, **settings, **kwargs)
-    return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
+    output = output.flatten(2)
+    return self.o_proj(output if only is None else output.index_select(1, only)), weights
 
 
 def _positioned(states: Tensor, norm: Any, angles: tuple[Tensor, Tensor]) -> Tensor:

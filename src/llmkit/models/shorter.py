@@ -4,7 +4,7 @@ from weakref import WeakSet
 
 from torch import nn
 
-from llmkit.models import gates, norms, rotary, tied_embedding
+from llmkit.models import gates, last_layer, norms, rotary, tied_embedding
 
 _prepared: WeakSet[nn.Module] = WeakSet()
 
@@ -19,5 +19,6 @@ def prepare(model: nn.Module) -> None:
     norms.prepare(model)
     gates.prepare(model)
     rotary.prepare(model)
+    last_layer.prepare(model)
     tied_embedding.prepare(model)
     _prepared.add(model)
