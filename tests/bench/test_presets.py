@@ -31,7 +31,7 @@ def test_every_preset_says_what_it_is_and_names_options_that_there_are(preset):
 
 
 def test_there_are_presets_of_every_benchmark():
-    measured = {"serve", "throughput", "latency", "train", "data", "startup", "weights"}
+    measured = {"serve", "throughput", "latency", "train", "data", "startup", "weights", "convert"}
     assert {preset.command.partition("/")[2] for preset in BENCH} == measured
 
 

@@ -127,7 +127,9 @@ def _metrics(runs: Sequence[Usage], num_bytes: int, setup: Setup) -> dict[str, A
 
 
 def _remove(path: Path | None) -> None:
+    """Remove a result, and the manifest beside it."""
     if path is not None and path.is_dir():
         shutil.rmtree(path)
     elif path is not None:
         path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.conversion.json").unlink(missing_ok=True)

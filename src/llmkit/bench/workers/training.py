@@ -1,5 +1,6 @@
 """`llmkit train` itself, step by step."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ def train(settings: dict[str, Any], stepper: Stepper) -> None:
 
     training_steps.running = stepper
     stepper.begin()
-    runs = Path(settings["directory"]) / "runs" / settings["contender"]
+    # A benchmark may start the same training again and again.
+    runs = Path(settings["directory"]) / "runs" / f"{settings['contender']}-{os.getpid()}"
     sys.argv = ["llmkit", "train", settings["algorithm"], "--config", settings["config"], "--output-dir", str(runs)]
     runpy.run_module("llmkit", run_name="__main__")
 
