@@ -97,7 +97,7 @@ def test_a_shard_that_is_missing_or_torn_is_named(shards: Path):
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="a cannot be read"):
-        DistributedFiles(shards).read("a")
+        DistributedFiles(shards)
     file.unlink()
     with pytest.raises(CheckpointError, match="No such file"):
-        DistributedFiles(shards).read("a")
+        DistributedFiles(shards)

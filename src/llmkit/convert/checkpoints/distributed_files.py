@@ -4,7 +4,6 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ class DistributedFiles:
     def __init__(self, directory: Path) -> None:
         """
         Raises:
-            CheckpointError: its metadata is damaged.
+            CheckpointError: its metadata is damaged, or a shard is missing or torn.
         """
         self._directory = directory
         try:
@@ -47,16 +46,22 @@ class DistributedFiles:
         self.left_out = sorted(entries.keys() - found.keys())
         self.tensors = {name: TensorShape(entry.properties.dtype, tuple(entry.size)) for name, entry in found.items()}
         self._chunks = {name: entry.chunks for name, entry in found.items()}
-        self._place = lru_cache(maxsize=4096)(self._find)
+        # All at once, before any values: among large blocks, what is small and stays leaves gaps that none fits in.
+        self._places = {
+            (name, chunk.offsets): self._find(name, chunk.offsets)
+            for name, chunks in self._chunks.items()
+            for chunk in chunks
+            if not self._info(name, chunk.offsets).transform_descriptors
+        }
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """A tensor, or neighbouring rows of it, put together from its shards.
 
         Raises:
-            CheckpointError: a shard is missing or damaged.
+            CheckpointError: a shard has changed, or does not hold what it should.
         """
         whole = self.tensors[name]
-        if any(self._stored[MetadataIndex(name, chunk.offsets)].transform_descriptors for chunk in self._chunks[name]):
+        if any((name, chunk.offsets) not in self._places for chunk in self._chunks[name]):
             return self._put_together(name) if rows is None else self._put_together(name)[rows]
         wanted = whole if rows is None else whole.of_rows(rows)
         first = 0 if rows is None else rows.indices(whole.shape[0])[0]
@@ -64,20 +69,25 @@ class DistributedFiles:
         count = 0
         for chunk in self._chunks[name]:
             if not chunk.sizes:
-                return self._place(name, chunk.offsets).read()
+                return self._places[name, chunk.offsets].read()
             start, end = max(first, chunk.offsets[0]), min(first + wanted.shape[0], chunk.offsets[0] + chunk.sizes[0])
             if start >= end:
                 continue
-            part = self._place(name, chunk.offsets).read(slice(start - chunk.offsets[0], end - chunk.offsets[0]))
+            part = self._places[name, chunk.offsets].read(slice(start - chunk.offsets[0], end - chunk.offsets[0]))
+            if part.shape == result.shape:
+                return part
             narrow_tensor_by_index(result, (start - first, *chunk.offsets[1:]), part.shape).copy_(part)
             count += part.numel()
         if count != result.numel():
             raise CheckpointError(f"{self._directory}: {name}: its shards hold {count} of {result.numel()} values")
         return result
 
+    def _info(self, name: str, offsets: torch.Size) -> Any:
+        return self._stored[MetadataIndex(name, offsets)]
+
     def _find(self, name: str, offsets: torch.Size) -> StoredTensor:
         """Where the values of a shard are."""
-        info = self._stored[MetadataIndex(name, offsets)]
+        info = self._info(name, offsets)
         path = self._directory / info.relative_path
         try:
             with path.open("rb") as file:
