@@ -98,9 +98,9 @@ def test_float32_parameters_under_bfloat16_products(family):
         torch.testing.assert_close(runner.forward(step), reference_logits(model, prompt), rtol=0.05, atol=0.1)
 
 
-def test_weights_are_the_policys_own():
+def test_without_a_copy_weights_are_the_policys_own():
     model, (prompt,) = make_model("qwen3"), prompts(6)
-    runner, step = make_runner(model), make_step([(prompt, 0, [3])], range(6))
+    runner, step = make_runner(model, copies_weights=False), make_step([(prompt, 0, [3])], range(6))
     runner.forward(step)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -110,6 +110,38 @@ def test_weights_are_the_policys_own():
         model.model.norm.weight.mul_(2)
     runner.weights_changed()
     torch.testing.assert_close(runner.forward(step), reference_logits(model, prompt), rtol=1e-5, atol=4e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "products"), [(torch.float32, torch.float32), (torch.float32, BF16), (BF16, BF16)]
+)
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_a_copy_of_the_weights_changes_no_bit(family, parameters, products):
+    model, (prompt,) = make_model(family, parameters), prompts(21)
+    step = make_step([(prompt, 0, [3, 1])], range(21))
+    copied, shared = (make_runner(model, products, num_threads=2, copies_weights=copies) for copies in (True, False))
+    before = copied.forward(step)
+    assert torch.equal(before, shared.forward(step))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    copied.weights_changed()
+    shared.weights_changed()
+    assert torch.equal(copied.forward(step), shared.forward(step))
+    assert not torch.equal(copied.forward(step), before)
+
+
+@pytest.mark.parametrize(("available", "bytes_taken"), [(None, True), (1 << 40, True), (1 << 16, False)])
+def test_weights_are_copied_where_that_takes_little_of_what_is_free(monkeypatch, available, bytes_taken):
+    monkeypatch.setattr("llmkit.machine.memory", lambda: {"available": available})
+    model, (prompt,) = make_model("llama"), prompts(6)
+    runner, step = CpuRunner(make_policy(model)), make_step([(prompt, 0, [3])])
+    monkeypatch.undo()
+    runner.allocate(NUM_BLOCKS)
+    before = runner.forward(step)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    assert torch.equal(runner.forward(step), before) == bytes_taken
 
 
 def test_parameters_that_were_replaced_are_found_again():
@@ -236,6 +268,7 @@ def test_closing_twice():
         ("llama", {"hidden_act": "gelu"}, "the activation is gelu"),
         ("qwen3", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "type dynamic"),
         ("llama", {"head_dim": 514}, "514 dimensions"),
+        ("llama", {"intermediate_size": 101}, "60 and 101, not even numbers"),
     ],
 )
 def test_models_that_are_not_known(family, options, said):

@@ -64,6 +64,8 @@ def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Ch
         ConfigError: the runner that was asked for cannot execute the model, or the cache was asked to be too large.
     """
     name, runner, reason, with_adapters = _runner(policy, config)
+    if config.copy_weights is not None and name != "cpu":
+        logger.warning("engine.copy_weights has no effect on the %s runner", name)
     limits = Limits(
         max_sequences=config.max_batch_size,
         max_step_tokens=max(config.max_step_tokens, config.max_batch_size),
@@ -85,7 +87,7 @@ def _runner(policy: Policy, config: "Config") -> tuple[str, Runner, str, Callabl
     wanted = config.runner
     reasons: dict[str, str] = {}
     if wanted in ("auto", "cpu"):
-        made = _cpu_runner(policy)
+        made = _cpu_runner(policy, config.copy_weights)
         if not isinstance(made, str):
             return "cpu", made, "", lambda: _with_adapters(policy)
         reasons["cpu"] = made
@@ -110,14 +112,19 @@ def _runner(policy: Policy, config: "Config") -> tuple[str, Runner, str, Callabl
     return "sequence", SequenceRunner(policy), reasons.get("packed", "engine.runner=sequence"), None
 
 
-def _cpu_runner(policy: Policy) -> Runner | str:
+def _cpu_runner(policy: Policy, copies_weights: bool | None) -> Runner | str:
     """The runner in C++, or why it cannot be had."""
     if policy.device.type != "cpu":
         return f"it is for the CPU, and the model is on {policy.device}"
     if importlib.util.find_spec(CPU_RUNNER.rpartition(".")[0]) is None:
         return "this installation has none"
     kind = importlib.import_module(CPU_RUNNER).CpuRunner
-    return kind.why_not(policy) or kind(policy)
+    if objection := kind.why_not(policy):
+        return objection
+    try:
+        return kind(policy, copies_weights=copies_weights)
+    except EngineError as error:
+        raise ConfigError(f"{error}. Set engine.copy_weights=false") from error
 
 
 def _cuda_runner(policy: Policy, config: "Config") -> Runner | str:

@@ -15,7 +15,7 @@ FAMILIES = ("granite", "llama", "ministral", "mistral", "phi3", "qwen2", "qwen3"
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Those whose angles do not depend on how long a sequence has become."""
 MAX_HEAD_DIM = 512
-"""As in `kernels/typed_model.h`."""
+"""As in `kernels/step_attention.h`."""
 PROJECTIONS = {
     "self_attn.q_proj": ("query",),
     "self_attn.k_proj": ("key",),
@@ -130,6 +130,8 @@ def _config_objection(config: Any) -> str | None:
         return f"the activation is {activation}, not silu"
     if width % 2 or width > MAX_HEAD_DIM:
         return f"heads have {width} dimensions, not an even number up to {MAX_HEAD_DIM}"
+    if config.hidden_size % 2 or config.intermediate_size % 2:
+        return f"hidden and inner size are {config.hidden_size} and {config.intermediate_size}, not even numbers"
     if kinds:
         return f"there are layers of the kind {', '.join(sorted(kinds))}"
     return None

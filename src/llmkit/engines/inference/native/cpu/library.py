@@ -6,7 +6,14 @@ import platform
 from pathlib import Path
 
 from llmkit.compiled import CompileError, load_compiled, processor_features
-from llmkit.engines.inference.native.cpu.structures import DrawsView, LayerAdapter, Shape, StepView, Weights
+from llmkit.engines.inference.native.cpu.structures import (
+    Angles,
+    DrawsView,
+    LayerAdapter,
+    Shape,
+    StepView,
+    Weights,
+)
 from llmkit.errors import EngineError
 
 SOURCE = Path(__file__).parent / "kernels" / "model.cpp"
@@ -45,7 +52,8 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "llmkit_bytes_per_block": (ctypes.c_int64, [pointer]),
         "llmkit_allocate": (number, [pointer, number]),
         "llmkit_copy_block": (number, [pointer, number, number]),
-        "llmkit_set_weights": (None, [pointer, ctypes.POINTER(Weights)]),
+        "llmkit_set_weights": (number, [pointer, ctypes.POINTER(Weights)]),
+        "llmkit_set_angles": (None, [pointer, ctypes.POINTER(Angles)]),
         "llmkit_set_adapter": (None, [pointer, number, ctypes.POINTER(LayerAdapter)]),
         "llmkit_draw": (number, [pointer, ctypes.POINTER(DrawsView)]),
         "llmkit_forward": (number, [pointer, ctypes.POINTER(StepView)]),

@@ -27,10 +27,15 @@ INDEX_TYPES = {
     "block_tables": torch.int32,
 }
 """Of a step's tensors, as C++ reads them."""
+COPY_SHARE = 0.25
+"""Of the free memory, what a copy of the matrices may take without being asked for."""
 
 
 class CpuRunner:
-    """Runs Llama-like models on the CPU, over the policy's own parameters where these have the compute type.
+    """Runs Llama-like models on the CPU.
+
+    Matrices are kept a second time, in the order in which they are read, where there is memory for it; else each step
+    reads the policy's own parameters.
 
     A token's logits do not depend on what else is in its step, nor on how its prompt was cut into chunks: to the bit.
 
@@ -38,23 +43,35 @@ class CpuRunner:
         adapters: low-rank adapters that steps may name.
     """
 
-    def __init__(self, policy: Policy, *, num_threads: int | None = None, architecture: str = "native") -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        num_threads: int | None = None,
+        architecture: str = "native",
+        copies_weights: bool | None = None,
+    ) -> None:
         """Ask `why_not` first.
 
         Args:
             num_threads: PyTorch's number when None.
             architecture: processor to compile for, as the compiler's `-march` names it.
+            copies_weights: whether to keep matrices a second time; None does where that takes little of what is free.
         Raises:
             BuildError: see `library.load`.
+            EngineError: there is no memory for the copy.
         """
         self._library = library.load(architecture)
         self._dtype = compute_dtype(policy)
         self._weights = SharedWeights(policy.model, self._dtype)
-        self._shape = self._weights.shape()
+        if copies_weights is None:
+            copies_weights = _has_room(self._weights.copied_bytes)
+        self._shape = self._weights.shape(is_copied=copies_weights)
         self._model: int | None = self._library.llmkit_create(
             ctypes.byref(self._shape), num_threads or torch.get_num_threads()
         )
-        self._hand_over()
+        self._hand_over_weights()
+        self._hand_over_angles()
         assert self._model is not None, "C++ makes a model or throws"
         self.adapters = CpuAdapters(self._library, self._model, policy.model, self._dtype)
 
@@ -100,7 +117,7 @@ class CpuRunner:
         longest = int(step.positions.max()) + 1
         if self._weights.num_positions < longest <= step.block_tables.shape[1] * BLOCK_SIZE:
             self._weights.reach(longest)
-            self._hand_over()
+            self._hand_over_angles()
         logits = torch.empty(len(step.logit_positions), self._shape.vocab_size, dtype=self._dtype)
         dense = {name: getattr(step, name).to(dtype).contiguous() for name, dtype in INDEX_TYPES.items()}
         view = StepView(
@@ -141,9 +158,9 @@ class CpuRunner:
             self._check(self._library.llmkit_copy_block(self._model, source, target))
 
     def weights_changed(self) -> None:
-        """Read norms and biases anew, and round what is not of the compute type; the rest is shared."""
+        """Read the parameters anew."""
         self._weights.refresh()
-        self._hand_over()
+        self._hand_over_weights()
 
     def close(self) -> None:
         """Free everything. Closing twice is allowed."""
@@ -155,5 +172,14 @@ class CpuRunner:
         if not success:
             raise EngineError(f"the C++ step failed: {self._library.llmkit_error(self._model).decode()}")
 
-    def _hand_over(self) -> None:
-        self._library.llmkit_set_weights(self._model, ctypes.byref(self._weights.current))
+    def _hand_over_weights(self) -> None:
+        self._check(self._library.llmkit_set_weights(self._model, ctypes.byref(self._weights.current)))
+
+    def _hand_over_angles(self) -> None:
+        self._library.llmkit_set_angles(self._model, ctypes.byref(self._weights.angles))
+
+
+def _has_room(num_bytes: int) -> bool:
+    """Whether so much more memory leaves the most of what is free to others."""
+    available = machine.memory()["available"]
+    return available is None or num_bytes <= available * COPY_SHARE

@@ -10,7 +10,7 @@ class Shape(Structure):
     _fields_: ClassVar = [
         *((name, c_int32) for name in (
             "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "rotary_dim", "intermediate_size",
-            "vocab_size", "is_bf16", "embedding_is_bf16",
+            "vocab_size", "is_bf16", "parameters_are_bf16", "keeps_panels",
         )),
         *((name, c_float) for name in (
             "norm_eps", "attention_scale", "embedding_scale", "residual_scale", "logit_scale",
@@ -36,9 +36,14 @@ class Weights(Structure):
 
     _fields_: ClassVar = [
         ("layers", POINTER(LayerWeights)),
-        *((name, c_void_p) for name in ("embedding", "final_norm", "head", "head_bias", "cosines", "sines")),
-        ("num_positions", c_int32),
+        *((name, c_void_p) for name in ("embedding", "final_norm", "head", "head_bias")),
     ]
+
+
+class Angles(Structure):
+    """Where the tables of rotary embeddings lie."""
+
+    _fields_: ClassVar = [("cosines", c_void_p), ("sines", c_void_p), ("num_positions", c_int32)]
 
 
 class LowRank(Structure):

@@ -1,4 +1,4 @@
-"""The policy's parameters as the C++ step reads them: in place where their type allows, otherwise converted."""
+"""The policy's parameters as the C++ step reads them."""
 
 from typing import Any
 
@@ -6,35 +6,50 @@ import torch
 from torch import Tensor
 
 from llmkit.engines.inference.native.cpu.family import LayerParts, Projection, head_dim, layers
-from llmkit.engines.inference.native.cpu.structures import LayerWeights, Shape, Weights
+from llmkit.engines.inference.native.cpu.structures import Angles, LayerWeights, Shape, Weights
 
 FIRST_POSITIONS = 1024
 
 
 class SharedWeights:
-    """Pointers to a model's weights (`current`), and whatever they point to.
+    """Pointers to a model's weights (`current`) and rotary tables (`angles`), and whatever they point to.
 
-    Matrices of the compute type are the parameters themselves. Of float32 parameters under bfloat16 products there is a
-    copy, rounded anew by each `refresh`. Vectors (norms, biases) are small and always copied.
+    Matrices are the parameters themselves. Vectors (norms, biases) are small and copied by each `refresh`.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        """Args:
+        dtype: of matrix products.
+        """
         self._model = model
         self._dtype = dtype
-        self._rounded: dict[str, Tensor] = {}
         self._held: list[Tensor] = []
-        self._stale: list[tuple[Tensor, Tensor]] = []
-        self._cosines, self._sines = self._angles(FIRST_POSITIONS)
+        self._num_copied = 0
         self.current = Weights()
         self.refresh()
+        self._cosines, self._sines = self._make_angles(FIRST_POSITIONS)
+
+    @property
+    def angles(self) -> Angles:
+        """Where the rotary tables are."""
+        return Angles(self._cosines.data_ptr(), self._sines.data_ptr(), self.num_positions)
 
     @property
     def num_positions(self) -> int:
         """Positions that there are rotary angles for."""
         return len(self._cosines)
 
-    def shape(self) -> Shape:
-        """Sizes and constants, for C++."""
+    @property
+    def copied_bytes(self) -> int:
+        """What a copy of all matrices takes in the type of products."""
+        return self._num_copied * self._dtype.itemsize
+
+    def shape(self, *, is_copied: bool) -> Shape:
+        """Sizes and constants, for C++.
+
+        Args:
+            is_copied: whether C++ keeps a copy of the matrices.
+        """
         config, model = self._model.config, self._model.model
         return Shape(
             num_layers=config.num_hidden_layers,
@@ -46,7 +61,8 @@ class SharedWeights:
             intermediate_size=config.intermediate_size,
             vocab_size=self._model.lm_head.out_features,
             is_bf16=self._dtype == torch.bfloat16,
-            embedding_is_bf16=model.embed_tokens.weight.dtype == torch.bfloat16,
+            parameters_are_bf16=model.embed_tokens.weight.dtype == torch.bfloat16,
+            keeps_panels=is_copied,
             norm_eps=config.rms_norm_eps,
             attention_scale=model.layers[0].self_attn.scaling,
             embedding_scale=getattr(config, "embedding_multiplier", 1.0),
@@ -54,53 +70,41 @@ class SharedWeights:
             logit_scale=1.0 / getattr(config, "logits_scaling", 1.0),
         )
 
-    @torch.no_grad()
     def refresh(self) -> None:
         """Read the parameters anew."""
-        self._held, self._stale = [], []
+        self._held, self._num_copied = [], 0
         model = self._model.model
-        parts = [self._layer(index, layer) for index, layer in enumerate(layers(self._model))]
+        parts = [self._layer(layer) for layer in layers(self._model)]
         head, embedding = self._model.lm_head, model.embed_tokens.weight.detach()
         self._held.append(embedding)
         self.current = Weights(
             layers=(LayerWeights * len(parts))(*parts),
             embedding=embedding.data_ptr(),
             final_norm=self._vector(model.norm.weight),
-            head=self._matrix("head", head.weight.detach()),
+            head=self._matrix(head.weight.detach()),
             head_bias=None if head.bias is None else self._vector(head.bias, is_rounded=True),
-            cosines=self._cosines.data_ptr(),
-            sines=self._sines.data_ptr(),
-            num_positions=self.num_positions,
         )
-        for rounded, matrix in self._stale:
-            rounded.copy_(matrix)
 
     def reach(self, num_positions: int) -> None:
         """Make rotary angles for at least so many positions."""
-        self._cosines, self._sines = self._angles(max(num_positions, 2 * self.num_positions))
-        self.current.cosines, self.current.sines = self._cosines.data_ptr(), self._sines.data_ptr()
-        self.current.num_positions = self.num_positions
+        self._cosines, self._sines = self._make_angles(max(num_positions, 2 * self.num_positions))
 
-    def _layer(self, index: int, parts: LayerParts) -> LayerWeights:
+    def _layer(self, parts: LayerParts) -> LayerWeights:
         weights = LayerWeights(window=parts.window, rotates=parts.rotates)
         for name in ("attention_norm", "query_norm", "key_norm", "mlp_norm"):
             norm: Tensor | None = getattr(parts, name)
             setattr(weights, name, None if norm is None else self._vector(norm))
         for name in ("query", "key", "value", "output", "gate", "up", "down"):
             projection: Projection = getattr(parts, name)
-            setattr(weights, name, self._matrix(f"{index}.{name}", projection.weight))
+            setattr(weights, name, self._matrix(projection.weight))
             if projection.bias is not None:
                 setattr(weights, f"{name}_bias", self._vector(projection.bias, is_rounded=True))
         return weights
 
-    def _matrix(self, name: str, matrix: Tensor) -> int:
-        if matrix.dtype == self._dtype:
-            self._held.append(dense := matrix.contiguous())
-            return dense.data_ptr()
-        if name not in self._rounded:
-            self._rounded[name] = torch.empty_like(matrix, dtype=self._dtype, memory_format=torch.contiguous_format)
-        self._stale.append((self._rounded[name], matrix))
-        return self._rounded[name].data_ptr()
+    def _matrix(self, matrix: Tensor) -> int:
+        self._num_copied += matrix.numel()
+        self._held.append(dense := matrix.contiguous())
+        return dense.data_ptr()
 
     def _vector(self, vector: Tensor, *, is_rounded: bool = False) -> int:
         """A copy in float; biases are rounded to the compute type first, as autocast does."""
@@ -109,7 +113,7 @@ class SharedWeights:
         return copy.data_ptr()
 
     @torch.no_grad()
-    def _angles(self, num_positions: int) -> tuple[Tensor, Tensor]:
+    def _make_angles(self, num_positions: int) -> tuple[Tensor, Tensor]:
         """[positions, rotary dimension / 2] cosines and sines of the model's own rotary module, rounded as it does."""
         model = self._model.model
         like = torch.empty(0, dtype=model.embed_tokens.weight.dtype)

@@ -9,6 +9,7 @@
 
 constexpr int BLOCK = 16;
 constexpr int QUERIES = 4;  // taken through the keys together
+constexpr int ABREAST = 4;  // most blocks of keys that are read together, so that a few queries keep the processor busy
 
 struct HeadLayout {
     int dim;         // of a head
@@ -33,7 +34,8 @@ struct HeadCache {
 };
 
 // Blocks in the order in which they are read: keys from `first` to `last`, values of the same, and what comes after
-// them. Memory is slow to answer: what is AHEAD blocks away is asked for now.
+// them. Memory is slow to answer: what is AHEAD blocks away is asked for now, into the L2 cache, which can wait for more
+// at once than the L1 cache can.
 struct Path {
     static constexpr int AHEAD = 4;
     const HeadLayout& layout;
@@ -76,37 +78,38 @@ inline void write_value(const HeadLayout& layout, char* block, int slot, const f
 // scores[r][(b - first) * BLOCK + t] for the blocks b of [first, last); rows of scores lie `stride` apart.
 template <class T, int R>
 inline void score(const Path& path, const Query<T>* queries, float scale, float* scores, size_t stride) {
-    constexpr int V = BLOCK / W, PAIR = W == 16 ? 2 : 1;  // vectors of a block, blocks at a time
+    constexpr int V = BLOCK / W;                                        // vectors of a block
+    constexpr int COUNT = W == 8 ? 1 : R <= 2 ? ABREAST : ABREAST / 2;  // blocks at a time
     const int first = path.first, last = path.last;
-    for (int b = first; b < last; b += PAIR) {
-        const char *keys[PAIR], *next[PAIR];
+    for (int b = first; b < last; b += COUNT) {
+        const char *keys[COUNT], *next[COUNT];
         UNROLL
-        for (int p = 0; p < PAIR; p++) {
+        for (int p = 0; p < COUNT; p++) {
             keys[p] = path.cache.block(std::min(b + p, last - 1));
             next[p] = path.keys(b + p + Path::AHEAD);
         }
-        F sums[R][PAIR * V];
+        F sums[R][COUNT * V];
         UNROLL
         for (int r = 0; r < R; r++)
             UNROLL
-            for (int v = 0; v < PAIR * V; v++) sums[r][v] = zero();
+            for (int v = 0; v < COUNT * V; v++) sums[r][v] = zero();
         for (int u = 0; u < path.layout.key_units; u++) {
             UNROLL
-            for (int p = 0; p < PAIR; p++) _mm_prefetch(next[p] + u * BLOCK * 4, _MM_HINT_T0);
-            U key[PAIR * V];
+            for (int p = 0; p < COUNT; p++) _mm_prefetch(next[p] + u * BLOCK * 4, _MM_HINT_T1);
+            U key[COUNT * V];
             UNROLL
-            for (int v = 0; v < PAIR * V; v++) key[v] = load_units(keys[v / V] + (u * BLOCK + v % V * W) * 4);
+            for (int v = 0; v < COUNT * V; v++) key[v] = load_units(keys[v / V] + (u * BLOCK + v % V * W) * 4);
             UNROLL
             for (int r = 0; r < R; r++) {
                 U query = repeat_unit(queries[r].values + u * UNIT<T>);
                 UNROLL
-                for (int v = 0; v < PAIR * V; v++) sums[r][v] = dot<T>(sums[r][v], query, key[v]);
+                for (int v = 0; v < COUNT * V; v++) sums[r][v] = dot<T>(sums[r][v], query, key[v]);
             }
         }
         UNROLL
         for (int r = 0; r < R; r++)
             UNROLL
-            for (int v = 0; v < PAIR * V; v++) store(scores + r * stride + (b - first) * BLOCK + v * W, mul(sums[r][v], set1(scale)));
+            for (int v = 0; v < COUNT * V; v++) store(scores + r * stride + (b - first) * BLOCK + v * W, mul(sums[r][v], set1(scale)));
     }
 }
 
@@ -144,7 +147,7 @@ inline void blend(const Path& path, const Query<T>* queries, int end, const T* w
             U value[V];
             UNROLL
             for (int v = 0; v < V; v++) {
-                _mm_prefetch(next + (t / UNIT<T> * layout.value_dim + v * W) * 4, _MM_HINT_T0);
+                _mm_prefetch(next + (t / UNIT<T> * layout.value_dim + v * W) * 4, _MM_HINT_T1);
                 value[v] = load_units(values + (t / UNIT<T> * layout.value_dim + v * W) * 4);
                 if (half) value[v] = first_halves(value[v]);
             }
@@ -167,7 +170,7 @@ inline void blend(const Path& path, const Query<T>* queries, int end, const T* w
         }
 }
 
-// scratch: QUERIES * stride floats of scores and as many weights, with stride >= the context rounded up to 2 blocks.
+// scratch: QUERIES * stride floats of scores and as many weights, with stride >= the context rounded up to ABREAST blocks.
 template <class T>
 struct Scratch {
     float* scores;

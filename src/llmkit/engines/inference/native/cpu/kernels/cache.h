@@ -1,30 +1,20 @@
 // The key-value cache of all layers.
 #pragma once
-#include <sys/mman.h>
-
 #include <cstring>
 
 #include "attention.h"
+#include "pages.h"
 
 class KeyValueCache {
 public:
     KeyValueCache(const HeadLayout& layout, int num_layers, int num_heads)
         : layout_(layout), num_layers_(num_layers), layer_bytes_(layout.bytes() * num_heads) {}
-    KeyValueCache(const KeyValueCache&) = delete;
-    ~KeyValueCache() {
-        if (memory_ != nullptr) munmap(memory_, num_blocks_ * bytes_per_block());
-    }
 
     size_t bytes_per_block() const { return layer_bytes_ * num_layers_; }
     int num_blocks() const { return num_blocks_; }
 
     bool allocate(int num_blocks) {
-        void* memory = mmap(nullptr, num_blocks * bytes_per_block(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) return false;
-#ifdef MADV_HUGEPAGE
-        madvise(memory, num_blocks * bytes_per_block(), MADV_HUGEPAGE);
-#endif
-        memory_ = (char*)memory;
+        if (!memory_.allocate(num_blocks * bytes_per_block())) return false;
         num_blocks_ = num_blocks;
         return true;
     }
@@ -39,11 +29,11 @@ public:
 private:
     // All blocks of a layer lie together: what a sequence has in a layer is then often in one piece, and memory that is
     // read in long pieces is twice as fast.
-    char* block(int l, int number) const { return memory_ + (size_t(l) * num_blocks_ + number) * layer_bytes_; }
+    char* block(int l, int number) const { return memory_.start() + (size_t(l) * num_blocks_ + number) * layer_bytes_; }
 
     const HeadLayout layout_;
     const int num_layers_;
     const size_t layer_bytes_;
-    char* memory_ = nullptr;
+    LargeMemory memory_;
     int num_blocks_ = 0;
 };

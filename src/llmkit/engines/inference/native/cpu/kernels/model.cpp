@@ -1,6 +1,17 @@
 // The model behind a plain C interface.
 #include "typed_model.h"
 
+// No memory, no thread to be had: nothing is thrown through C.
+template <class Work>
+static int32_t attempt(void* model, Work work) {
+    try {
+        return work();
+    } catch (const std::exception& error) {
+        ((Model*)model)->error = error.what();
+        return 0;
+    }
+}
+
 // Functions that can fail return 0 and leave the reason in `llmkit_error`.
 extern "C" {
 
@@ -19,27 +30,20 @@ int32_t llmkit_allocate(void* model, int32_t num_blocks) { return ((Model*)model
 
 int32_t llmkit_copy_block(void* model, int32_t source, int32_t target) { return ((Model*)model)->copy_block(source, target); }
 
-void llmkit_set_weights(void* model, const Weights* weights) { ((Model*)model)->set_weights(*weights); }
+int32_t llmkit_set_weights(void* model, const Weights* weights) {
+    return attempt(model, [&] { ((Model*)model)->set_weights(*weights); return true; });
+}
+
+void llmkit_set_angles(void* model, const Angles* angles) { ((Model*)model)->set_angles(*angles); }
 
 // `layers` is one for each layer of the model, and is copied; null forgets the adapter.
 void llmkit_set_adapter(void* model, int32_t number, const LayerAdapter* layers) { ((Model*)model)->set_adapter(number, layers); }
 
 int32_t llmkit_draw(void* model, const Draws* draws) {
-    try {
-        ((Model*)model)->draw(*draws);
-        return 1;
-    } catch (const std::exception& error) {
-        ((Model*)model)->error = error.what();
-        return 0;
-    }
+    return attempt(model, [&] { ((Model*)model)->draw(*draws); return true; });
 }
 
 int32_t llmkit_forward(void* model, const Step* step) {
-    try {
-        return ((Model*)model)->forward(*step);
-    } catch (const std::exception& error) {  // no memory for the step, no thread to be had
-        ((Model*)model)->error = error.what();
-        return 0;
-    }
+    return attempt(model, [&] { return ((Model*)model)->forward(*step); });
 }
 }

@@ -4,12 +4,13 @@
 
 struct Shape {
     int32_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, rotary_dim, intermediate_size, vocab_size;
-    int32_t is_bf16;            // weights and matrix products; else float
-    int32_t embedding_is_bf16;  // may differ: a float table beside bfloat16 products
+    int32_t is_bf16;              // what is multiplied; else float
+    int32_t parameters_are_bf16;  // may differ: float parameters, which are rounded before they are multiplied
+    int32_t keeps_panels;         // of the matrices, in the order in which they are read; else they are made in passing
     float norm_eps, attention_scale, embedding_scale, residual_scale, logit_scale;
 };
 
-// Matrices are [outputs, inputs], dense, of the shape's type; vectors are float. Biases and head norms may be null.
+// Matrices are [outputs, inputs], dense, of the parameters' type; vectors are float. Biases and head norms may be null.
 struct Layer {
     const float* attention_norm;
     const void *query, *key, *value;
@@ -32,6 +33,10 @@ struct Weights {
     const float* final_norm;
     const void* head;  // [vocabulary, hidden]
     const float* head_bias;
+};
+
+// Of rotary embeddings.
+struct Angles {
     const float *cosines, *sines;  // [num_positions, rotary_dim / 2]
     int32_t num_positions;
 };

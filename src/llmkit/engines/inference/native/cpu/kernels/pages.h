@@ -1,27 +1,32 @@
-// Large pages under what is read from end to end: small ones cost a third of the memory's bandwidth.
+// Memory that is read from end to end: large pages under it, as small ones cost a third of its bandwidth.
 #pragma once
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <utility>
-#include <vector>
+#include <cstddef>
 
-using Range = std::pair<uintptr_t, uintptr_t>;  // of addresses
-
-// Only an advice to the system; contents and addresses stay. Ranges that lie close together are taken as one.
-inline void use_large_pages(std::vector<Range> ranges) {
-#ifdef __linux__
-    constexpr int COLLAPSE = 25;  // MADV_COLLAPSE of Linux 6.1; others refuse it
-    constexpr uintptr_t PAGE = 2 << 20;
-    std::sort(ranges.begin(), ranges.end());
-    for (size_t first = 0, last; first < ranges.size(); first = last) {
-        uintptr_t end = ranges[first].second;
-        for (last = first + 1; last < ranges.size() && ranges[last].first < end + PAGE; last++) end = std::max(end, ranges[last].second);
-        uintptr_t begin = (ranges[first].first + PAGE - 1) / PAGE * PAGE, whole = end / PAGE * PAGE;
-        if (begin >= whole) continue;
-        madvise((void*)begin, whole - begin, MADV_HUGEPAGE);
-        madvise((void*)begin, whole - begin, COLLAPSE);
+class LargeMemory {
+public:
+    LargeMemory() = default;
+    LargeMemory(const LargeMemory&) = delete;
+    ~LargeMemory() {
+        if (start_ != nullptr) munmap(start_, size_);
     }
+
+    char* start() const { return start_; }
+
+    // Zeros, once; false where the system has no room.
+    bool allocate(size_t size) {
+        void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) return false;
+#ifdef MADV_HUGEPAGE
+        madvise(memory, size, MADV_HUGEPAGE);
 #endif
-}
+        start_ = (char*)memory;
+        size_ = size;
+        return true;
+    }
+
+private:
+    char* start_ = nullptr;
+    size_t size_ = 0;
+};

@@ -3,6 +3,7 @@
 #pragma once
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -67,8 +68,10 @@ inline Mask in_range(int first, int begin, int end) {
     return _mm512_cmpge_epi32_mask(index, _mm512_set1_epi32(begin)) & _mm512_cmplt_epi32_mask(index, _mm512_set1_epi32(end));
 }
 
+inline U nothing() { return _mm512_setzero_si512(); }
 inline U load_units(const void* p) { return _mm512_loadu_si512(p); }
-inline U load_bytes(const void* p, int n) { return _mm512_maskz_loadu_epi8((uint64_t(1) << n) - 1, p); }
+inline void store_units(void* p, U v) { _mm512_storeu_si512(p, v); }
+inline U load_bytes(const void* p, int n) { return _mm512_maskz_loadu_epi8(n == 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1, p); }
 inline U repeat_unit(const void* p) {
     int32_t unit;
     std::memcpy(&unit, p, 4);
@@ -109,30 +112,30 @@ inline F load(const bf16* p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 
-// The sums over the lanes of each of four vectors.
-inline __m128 sum4(F a, F b, F c, F d) {
-    F ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    F cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    F all = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
-                          _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
-    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-}
+// Units of two vectors side by side: the first one's numbers, then the other's.
+inline U join(bf16, F first, F second) { return _mm512_inserti64x4(_mm512_castsi256_si512(round_to_bf16(first)), round_to_bf16(second), 1); }
 
-// `sum4` of four rows of four vectors, one behind the other: the same sums in the same order.
-inline void store_sums(float* out, const F (&rows)[4][4]) {
-    F quarters[4];  // of row r: sums of every fourth lane, which are still to be added up across quarters
+// rows[i][j] becomes rows[j][i].
+inline void transpose(U (&rows)[W]) {
+    U pairs[W];
     UNROLL
-    for (int r = 0; r < 4; r++) {
-        const F* v = rows[r];
-        F ab = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
-        F cd = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
-        quarters[r] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
-                                    _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
+    for (int i = 0; i < W; i += 4)
+        UNROLL
+        for (int h = 0; h < 2; h++) {  // columns 4 q + 2 h and 4 q + 2 h + 1 of rows i to i + 3, in each quarter q
+            U even = h ? _mm512_unpackhi_epi32(rows[i], rows[i + 1]) : _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+            U odd = h ? _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]) : _mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]);
+            pairs[i + 2 * h] = _mm512_unpacklo_epi64(even, odd);
+            pairs[i + 2 * h + 1] = _mm512_unpackhi_epi64(even, odd);
+        }
+    UNROLL
+    for (int c = 0; c < 4; c++) {
+        U first = _mm512_shuffle_i32x4(pairs[c], pairs[c + 4], 0x44), second = _mm512_shuffle_i32x4(pairs[c + 8], pairs[c + 12], 0x44);
+        rows[c] = _mm512_shuffle_i32x4(first, second, 0x88);
+        rows[c + 4] = _mm512_shuffle_i32x4(first, second, 0xdd);
+        first = _mm512_shuffle_i32x4(pairs[c], pairs[c + 4], 0xee), second = _mm512_shuffle_i32x4(pairs[c + 8], pairs[c + 12], 0xee);
+        rows[c + 8] = _mm512_shuffle_i32x4(first, second, 0x88);
+        rows[c + 12] = _mm512_shuffle_i32x4(first, second, 0xdd);
     }
-    auto fold = [](F a, F b) { return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)); };
-    F ab = fold(quarters[0], quarters[1]), cd = fold(quarters[2], quarters[3]);
-    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd)));
 }
 
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -180,7 +183,9 @@ inline Mask in_range(int first, int begin, int end) {
     return _mm256_castsi256_ps(_mm256_andnot_si256(below, _mm256_cmpgt_epi32(_mm256_set1_epi32(end), index)));
 }
 
+inline U nothing() { return _mm256_setzero_si256(); }
 inline U load_units(const void* p) { return _mm256_loadu_si256((const __m256i*)p); }
+inline void store_units(void* p, U v) { _mm256_storeu_si256((__m256i*)p, v); }
 inline U load_bytes(const void* p, int n) {
     alignas(32) unsigned char bytes[32] = {};
     std::memcpy(bytes, p, n);
@@ -227,21 +232,29 @@ inline F load(const bf16* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
 
-inline __m128 sum4(F a, F b, F c, F d) {
-    F all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-}
+inline U join(bf16, F first, F second) { return _mm256_set_m128i(round_to_bf16(second), round_to_bf16(first)); }
 
-// `sum4` of two rows of four vectors, one behind the other.
-inline void store_sums(float* out, const F (&rows)[2][4]) {
+inline void transpose(U (&rows)[W]) {
+    U pairs[W];
     UNROLL
-    for (int r = 0; r < 2; r++) _mm_storeu_ps(out + r * 4, sum4(rows[r][0], rows[r][1], rows[r][2], rows[r][3]));
+    for (int i = 0; i < W; i += 4)
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            U even = h ? _mm256_unpackhi_epi32(rows[i], rows[i + 1]) : _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
+            U odd = h ? _mm256_unpackhi_epi32(rows[i + 2], rows[i + 3]) : _mm256_unpacklo_epi32(rows[i + 2], rows[i + 3]);
+            pairs[i + 2 * h] = _mm256_unpacklo_epi64(even, odd);
+            pairs[i + 2 * h + 1] = _mm256_unpackhi_epi64(even, odd);
+        }
+    UNROLL
+    for (int c = 0; c < 4; c++) {
+        rows[c] = _mm256_permute2x128_si256(pairs[c], pairs[c + 4], 0x20);
+        rows[c + 4] = _mm256_permute2x128_si256(pairs[c], pairs[c + 4], 0x31);
+    }
 }
 
 #else
 #error "the processor has neither AVX-512 nor AVX2 with FMA"
 #endif
-
 
 // exp to about one unit in the last place; below -87 it gives about 1e-38 and not 0.
 inline F exp(F x) {
@@ -262,31 +275,10 @@ inline F exp(F x) {
 // x / (1 + exp(-x))
 inline F silu(F x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
 
-// Four numbers, of which the first `there` exist.
-inline void store4(float* p, __m128 v, int there) {
-    if (there >= 4) return _mm_storeu_ps(p, v);
-    alignas(16) float values[4];
-    _mm_store_ps(values, v);
-    std::memcpy(p, values, there * sizeof(float));
-}
-inline void store4(bf16* p, __m128 v, int there) {
-    __m128i bits = _mm_castps_si128(v);
-    __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
-    __m128i rounded = _mm_srli_epi32(_mm_add_epi32(bits, _mm_add_epi32(odd, _mm_set1_epi32(0x7fff))), 16);
-    rounded = _mm_blendv_epi8(rounded, _mm_set1_epi32(0x7fc0), _mm_castps_si128(_mm_cmpunord_ps(v, v)));
-    int64_t four = _mm_cvtsi128_si64(_mm_packus_epi32(rounded, rounded));
-    std::memcpy(p, &four, there >= 4 ? 8 : there * sizeof(bf16));
-}
-inline void copy4(float* p, const float* from, int there) { store4(p, _mm_loadu_ps(from), there); }
-inline void copy4(bf16* p, const bf16* from, int there) {
-    int64_t four;
-    std::memcpy(&four, from, 8);
-    if (there >= 4) _mm_storel_epi64((__m128i*)p, _mm_cvtsi64_si128(four));
-    else std::memcpy(p, &four, there * sizeof(bf16));
-}
-inline __m128 load4(const float* p, int there) {
-    if (there >= 4) return _mm_loadu_ps(p);
-    alignas(16) float values[4] = {};
-    std::memcpy(values, p, there * sizeof(float));
-    return _mm_load_ps(values);
+// The first `count` of up to W * UNIT<T> numbers of a row as units, with zeros behind them.
+inline U units_of(float, const float* row, int count) { return load_bytes(row, count * 4); }
+inline U units_of(bf16, const bf16* row, int count) { return load_bytes(row, count * 2); }
+inline U units_of(bf16, const float* row, int count) {
+    int here = std::min(count, W);
+    return join(bf16{}, load(row, here), here < count ? load(row + W, count - here) : zero());
 }
