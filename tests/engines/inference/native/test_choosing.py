@@ -1,13 +1,19 @@
+import logging
+import resource
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from llmkit.engines.inference.contract import Demand
 from llmkit.engines.inference.native import Config
 from llmkit.engines.inference.native.choosing import choose
 from llmkit.engines.inference.native.cuda import device
+from llmkit.engines.inference.native.runner import Step
 from llmkit.errors import ConfigError
 
-from .tiny import PACKED, make_model, policy_of
+from .tiny import COMMON, PACKED, make_model, policy_of
 
 
 @pytest.mark.parametrize(
@@ -56,3 +62,38 @@ def test_which_gpus_can_run_the_kernels(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(device, "find_spec", lambda _: triton)
     assert device.why_not(torch.device("cuda:0")) == reason
+@pytest.mark.parametrize("copies", [True, False])
+def test_whether_compiled_code_copies_the_weights(copies: bool):
+    policy = policy_of(make_model(PACKED["llama"]))
+    config = Config(runner="cpu", copy_weights=copies, num_blocks=4)
+    runner = choose(policy, config).runner
+    step = Step(
+        torch.tensor([5, 6]), torch.arange(2), torch.tensor([0, 2]), torch.tensor([[1]]), torch.tensor([1]), [None]
+    )
+    before = runner.forward(step)
+    with torch.no_grad():
+        policy.model.lm_head.weight.mul_(2)
+    assert torch.equal(runner.forward(step), before) == copies
+    runner.weights_changed()
+    assert torch.equal(runner.forward(step), before * 2)
+
+
+def test_other_runners_have_no_copy_of_the_weights(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        choose(policy_of(make_model(PACKED["llama"])), Config(runner="packed", copy_weights=True, num_blocks=4))
+    assert "engine.copy_weights has no effect on the packed runner" in caplog.text
+
+
+def test_a_copy_of_the_weights_that_no_memory_is_left_for():
+    policy = policy_of(make_model(lambda: LlamaConfig(**{**COMMON, "vocab_size": 1 << 18})))
+    choose(policy, Config(runner="cpu", copy_weights=False, num_blocks=4))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), before[1]))
+    try:
+        with pytest.raises(
+            ConfigError, match=r"no memory for a copy of the weights, 32 MiB. Set engine.copy_weights=false"
+        ):
+            choose(policy, Config(runner="cpu", copy_weights=True, num_blocks=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

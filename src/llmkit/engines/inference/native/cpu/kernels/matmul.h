@@ -8,6 +8,7 @@
 
 constexpr int TILE_ROWS = W == 16 ? 6 : 4;  // what the registers hold, beside a unit of weights and one of activations
 constexpr int AHEAD_UNITS = 16;             // how far ahead of their use weights are fetched
+constexpr size_t BLOCK_BYTES = 384 << 10;   // of activations that stay in the L2 cache while panels pass
 
 // M rows of `a` times a panel; rows of `out` lie PANEL apart.
 // A function of its own: inlined among others it runs out of registers.
@@ -70,11 +71,12 @@ void multiply(const T* a, int top, int bottom, const Matrix<T>& matrix, int inde
 // results, of which those count that the matrix has. `scratch` is the thread's own, with room for a panel.
 template <class T, class Emit>
 void share_product(Team& team, const T* a, int rows, const Matrix<T>& matrix, char* scratch, Emit emit) {
+    const int fit = std::max<int>(4 * TILE_ROWS, BLOCK_BYTES / (matrix.inputs() * sizeof(T)));
     const int wanted = team.size() == 1 ? 1 : 4 * team.size();  // pieces, so that threads end at about the same time
-    const int cuts = std::clamp((wanted + matrix.num_panels() - 1) / matrix.num_panels(), 1, (rows + TILE_ROWS - 1) / TILE_ROWS);
-    const int height = (rows + cuts - 1) / cuts;
-    team.share(matrix.num_panels() * cuts, [&](int piece) {
-        int index = piece / cuts, top = piece % cuts * height;
+    const int fair = std::min((wanted + matrix.num_panels() - 1) / matrix.num_panels(), (rows + TILE_ROWS - 1) / TILE_ROWS);
+    const int blocks = std::max({1, fair, (rows + fit - 1) / fit}), height = (rows + blocks - 1) / blocks;
+    team.share(matrix.num_panels() * blocks, [&](int piece) {
+        int index = piece % matrix.num_panels(), top = piece / matrix.num_panels() * height;
         if (top >= rows) return;
         const char* panel = matrix.panel(index, scratch);
         multiply<T>(a, top, std::min(rows, top + height), matrix, index, panel, [&](int row, float* values) { emit(row, index, values); });

@@ -1,6 +1,7 @@
 // The matrices of a model as products take them.
 #pragma once
-#include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "matmul.h"
@@ -18,7 +19,7 @@ public:
     std::vector<LayerMatrices<T>> layers;
     Matrix<T> head;
 
-    // Throws std::bad_alloc where there is no memory for panels that are to be kept.
+    // Throws where there is no memory for panels that are to be kept.
     void set(const Shape& shape, const Weights& weights, Team& team) {
         const bool is_float = !shape.parameters_are_bf16;
         const int hidden = shape.hidden_size, inner = shape.intermediate_size;
@@ -54,7 +55,8 @@ private:
     void keep(Team& team) {
         size_t size = 0;
         for (const Matrix<T>* matrix : all()) size += matrix->bytes();
-        if (memory_.start() == nullptr && !memory_.allocate(size)) throw std::bad_alloc();
+        if (memory_.start() == nullptr && !memory_.allocate(size))
+            throw std::runtime_error("there is no memory for a copy of the weights, " + std::to_string(size >> 20) + " MiB");
         size_t begin = 0;
         for (Matrix<T>* matrix : all()) {
             matrix->keep_in(memory_.start() + begin);
