@@ -70,7 +70,11 @@ class CpuRunner:
         self._model: int | None = self._library.llmkit_create(
             ctypes.byref(self._shape), num_threads or torch.get_num_threads()
         )
-        self._hand_over_weights()
+        try:
+            self._hand_over_weights()
+        except EngineError:
+            self.close()
+            raise
         self._hand_over_angles()
         assert self._model is not None, "C++ makes a model or throws"
         self.adapters = CpuAdapters(self._library, self._model, policy.model, self._dtype)
