@@ -1,4 +1,3 @@
-import logging
 import resource
 from pathlib import Path
 
@@ -62,6 +61,8 @@ def test_which_gpus_can_run_the_kernels(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(device, "find_spec", lambda _: triton)
     assert device.why_not(torch.device("cuda:0")) == reason
+
+
 @pytest.mark.parametrize("copies", [True, False])
 def test_whether_compiled_code_copies_the_weights(copies: bool):
     policy = policy_of(make_model(PACKED["llama"]))
@@ -79,9 +80,8 @@ def test_whether_compiled_code_copies_the_weights(copies: bool):
 
 
 def test_other_runners_have_no_copy_of_the_weights(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.WARNING):
-        choose(policy_of(make_model(PACKED["llama"])), Config(runner="packed", copy_weights=True, num_blocks=4))
-    assert "engine.copy_weights has no effect on the packed runner" in caplog.text
+    choose(policy_of(make_model(PACKED["llama"])), Config(runner="packed", copy_weights=True, num_blocks=4))
+    assert "engine.copy_weights has no effect: the runner is packed" in caplog.text
 
 
 def test_a_copy_of_the_weights_that_no_memory_is_left_for(monkeypatch: pytest.MonkeyPatch):

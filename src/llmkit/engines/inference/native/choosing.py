@@ -64,8 +64,6 @@ def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Ch
         ConfigError: the runner that was asked for cannot execute the model, or the cache was asked to be too large.
     """
     name, runner, reason, with_adapters = _runner(policy, config)
-    if config.copy_weights is not None and name != "cpu":
-        logger.warning("engine.copy_weights has no effect on the %s runner", name)
     limits = Limits(
         max_sequences=config.max_batch_size,
         max_step_tokens=max(config.max_step_tokens, config.max_batch_size),
@@ -75,6 +73,8 @@ def choose(policy: Policy, config: "Config", demand: Demand | None = None) -> Ch
     )
     if not config.cuda_graphs and name != "cuda":
         logger.warning("engine.cuda_graphs=false has no effect: the runner is %s", name)
+    if config.copy_weights is not None and name != "cpu":
+        logger.warning("engine.copy_weights has no effect: the runner is %s", name)
     num_blocks = _num_blocks(policy, runner, config, demand)
     try:
         runner.allocate(num_blocks)
