@@ -131,8 +131,8 @@ def test_a_copy_of_the_weights_changes_no_bit(family, parameters, products):
     assert not torch.equal(copied.forward(step), before)
 
 
-@pytest.mark.parametrize(("available", "bytes_taken"), [(None, True), (1 << 40, True), (1 << 16, False)])
-def test_weights_are_copied_where_that_takes_little_of_what_is_free(monkeypatch, available, bytes_taken):
+@pytest.mark.parametrize(("available", "is_copied"), [(None, True), (1 << 40, True), (1 << 16, False)])
+def test_weights_are_copied_where_that_takes_little_of_what_is_free(monkeypatch, available, is_copied):
     monkeypatch.setattr("llmkit.machine.memory", lambda: {"available": available})
     model, (prompt,) = make_model("llama"), prompts(6)
     runner, step = CpuRunner(make_policy(model)), make_step([(prompt, 0, [3])])
@@ -141,7 +141,7 @@ def test_weights_are_copied_where_that_takes_little_of_what_is_free(monkeypatch,
     before = runner.forward(step)
     with torch.no_grad():
         model.lm_head.weight.mul_(2)
-    assert torch.equal(runner.forward(step), before) == bytes_taken
+    assert torch.equal(runner.forward(step), before) == is_copied
 
 
 def test_parameters_that_were_replaced_are_found_again():
