@@ -6,11 +6,14 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from llmkit.config.parallel import ParallelConfig
 from llmkit.data.collate import collate
+from llmkit.distributed.world import world
 from llmkit.models import shorter, tied_embedding
 from llmkit.models.linear_logprobs import linear_logprobs
 from llmkit.models.logprobs import token_logprobs
 from llmkit.models.packed import ATTENTION
+from llmkit.models.policy import Policy
 from llmkit.types import Sample, Source
 
 
@@ -113,6 +116,13 @@ def test_small_and_untied_embeddings_stay_as_they_are(tied: bool):
     model = make_model(tied=tied)
     shorter.prepare(model)
     assert "forward" not in vars(model.get_input_embeddings())
+
+
+@pytest.mark.usefixtures("_large")
+def test_a_run_of_one_process_keeps_it():
+    policy = Policy(make_model(), torch.device("cpu"), torch.float32)
+    policy.divide(ParallelConfig(), world())
+    assert "forward" in vars(policy.model.get_input_embeddings())
 
 
 @pytest.mark.usefixtures("_large")

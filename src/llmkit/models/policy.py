@@ -127,17 +127,20 @@ class Policy:
                 "parallel.strategy=fsdp needs a model whose sequences can be packed, and this model, or its adapter, "
                 "takes them one at a time; use parallel.strategy=ddp"
             )
-        shorter.prepare(self.model)
-        tied_embedding.undo(self.model)
+        self._prepare(self.model, world)
         # The head is looked at while the weights are still whole.
         output_head(self.model)
         self.passes, self.summed = divide(self.model, base_of(self.model), config, world, self.compute_dtype)
         if self.reference is not None:
-            shorter.prepare(self.reference)
-            tied_embedding.undo(self.reference)
+            self._prepare(self.reference, world)
             output_head(self.reference)
             reference: nn.Module = self.reference
             self.reference_passes, _ = divide(reference, base_of(reference), config, world, self.compute_dtype)
+
+    def _prepare(self, model: nn.Module, world: World) -> None:
+        shorter.prepare(model)
+        if world.mesh is not None:
+            tied_embedding.undo(model)
 
     def _shorten(self, model: nn.Module) -> None:
         """A model that only samples, from compiled code of its own, is left as it is; a divided one is prepared."""
