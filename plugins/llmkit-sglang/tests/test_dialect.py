@@ -190,11 +190,12 @@ def test_log_probabilities_from_before_temperature():
         {},
     ):
         dialect.check(GenerationRequest([5], SamplingParams(**fits)))
-    for differs, words in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"temperature": 0.5}, "gives the raw log-probabilities.*engine.logprobs=processed"),
         ({"temperature": 0.5, "presence_penalty": 1.0, "logprob_kind": "processed"}, "with a temperature"),
         ({"presence_penalty": 1.0, "logprob_kind": "raw"}, "gives the processed"),
-    ):
+    ]
+    for differs, words in refused:
         with pytest.raises(RequestError, match=words):
             dialect.check(GenerationRequest([5], SamplingParams(**differs)))
 

@@ -42,7 +42,7 @@ def _two_cores_and_no_gpu(monkeypatch):
 def command(tmp_path, *, training: bool = False, serving: bool = False, **settings) -> Command:
     config = Config.model_validate({"python": sys.executable} | settings)
     policy: Any = object() if training else None
-    context = EngineContext(TINY, DeviceConfig(), policy, logprobs="raw" if serving else "processed")
+    context = EngineContext(TINY, DeviceConfig.model_validate({}), policy, logprobs="raw" if serving else "processed")
     (written,) = plan_servers(PROGRAM, config, context, tmp_path).commands
     return written
 
