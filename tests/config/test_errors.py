@@ -62,7 +62,7 @@ def test_what_cannot_be_read_is_told_together(paint, file):
         ("optim.learnig_rate=1", "--set optim.learnig_rate=1: unknown key. Did you mean 'learning_rate'?"),
         ("optim.lr=3", "--set optim.lr=3: unknown key. Did you mean 'learning_rate'?"),
         ("engine.tp=2", "--set engine.tp=2: unknown key. engine.name=native has no 'tp'; these engines have: "),
-        ("engine.x=2", "--set engine.x=2: unknown key. engine.name=native has the options runner, max_batch_size, "),
+        ("engine.x=2", "--set engine.x=2: unknown key. engine.name=native has the options runner, cuda_graphs, "),
         ("lr=3", "--set lr=3: unknown key. 'lr' lives at optim.learning_rate."),
         ("train.lr=3", "--set train.lr=3: train: unknown key. 'lr' lives at optim.learning_rate."),
         ("group_size=8", "--set group_size=8: unknown key. 'group_size' lives at algorithm.group_size."),

@@ -37,10 +37,11 @@ def test_a_model_gives_its_checkpoint(tied, tmp_path):
 @pytest.mark.parametrize("name", MERGED)
 def test_an_adapter_is_part_of_the_weights_and_stays_beside_them_in_the_policy(name):
     model = adapted(name)
+    policy = policy_of(model)
     tokens = torch.arange(9)[None]
     with torch.no_grad():
         expected = model(tokens).logits
-    found = dict(PolicyWeights(policy_of(model)).tensors(None))
+    found = dict(PolicyWeights(policy).tensors(None))
     plain = tiny_model()
     plain.load_state_dict(found, strict=True)
     with torch.no_grad():
