@@ -3,7 +3,7 @@
 import typer
 
 from llmkit.bench import (
-    checkpoints_cli,
+    converting_cli,
     data_cli,
     generation_cli,
     report_cli,
@@ -13,7 +13,7 @@ from llmkit.bench import (
     weights_cli,
 )
 
-COMMANDS = (data_cli, generation_cli, serving_cli, startup_cli, training_cli, weights_cli, checkpoints_cli, report_cli)
+COMMANDS = (data_cli, generation_cli, serving_cli, startup_cli, training_cli, weights_cli, converting_cli, report_cli)
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 for _commands in COMMANDS:
     _commands.register(app)

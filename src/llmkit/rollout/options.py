@@ -42,10 +42,6 @@ def settings(parameters: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     return options.settings(parameters, PATHS, FLAGS)
 
 
-def _plugin(parameter: str) -> Any:
-    return options.plugin_option(KINDS[parameter], options.flag(parameter, FLAGS))
-
-
 Preset = Annotated[str | None, options.preset_option(lambda ctx: "rollout")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Make what is missing of the run in --output-dir, or of the newest run here.")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llmkit.bench.checkpoints import CASES
-from llmkit.bench.checkpoints_cli import Conversion
+from llmkit.bench.converting import CASES
+from llmkit.bench.converting_cli import Conversion
 from llmkit.cli import run
 from llmkit.testing.tiny import tiny_model
 

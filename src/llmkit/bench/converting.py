@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmkit.bench.checkpoint_material import write_adapter, write_tokenizer
+from llmkit.bench.converting_material import write_adapter, write_tokenizer
 from llmkit.bench.generation_material import model_directory
 from llmkit.bench.processes import Usage, run_measured
 from llmkit.bench.results import Findings, Result

@@ -64,7 +64,7 @@ def convert(
 
     Each is a command of its own, its start included.
     """
-    from llmkit.bench.checkpoints import ConvertBench, measure
+    from llmkit.bench.converting import ConvertBench, measure
     from llmkit.bench.plot import draw
 
     cases = tuple(one.value for one in only or Conversion)
